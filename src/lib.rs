@@ -1,0 +1,32 @@
+//! `lft`: a laboratory for the Latent Flow Transformer (Wu et al., arXiv 2505.14513).
+//!
+//! A contiguous block of a language model's layers is replaced by one learned transport operator,
+//! a velocity field `u(x, t)` that an ODE solver integrates from `t = 0` to `t = 1`.
+//!
+//! The rooms of the house, from the ground up; each may use only what stands before it:
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`ops`] | differentiable fused tensor operations |
+//! | [`ode`] | solvers over any state with a vector-space interface |
+//! | [`pythia`] | the GPT-NeoX language model |
+//! | [`data`] | tokenized text and seeded sampling |
+//! | [`flow`] | velocity field, flow matching, flow walking, student, recoupling |
+//! | [`eval`] | KL, NMSE, perplexity, skip baselines |
+//! | [`train`] | optimizer, schedule, trainer loop |
+//! | [`results`] | run folders, Parquet tables, SQL |
+//! | [`report`] | charts and the HTML page |
+//! | [`lua`] | the scripting host |
+//! | [`cli`] | one file a subcommand |
+
+pub mod cli;
+pub mod data;
+pub mod eval;
+pub mod flow;
+pub mod lua;
+pub mod ode;
+pub mod ops;
+pub mod pythia;
+pub mod report;
+pub mod results;
+pub mod train;
