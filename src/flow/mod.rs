@@ -1,1 +1,22 @@
-//! Room `flow`.
+//! The Latent Flow Transformer: velocity field, flow matching, flow walking, student, skip baselines.
+
+mod block;
+mod checkpoint;
+mod field;
+mod generate;
+mod init;
+mod matching;
+mod skip;
+mod student;
+mod time;
+mod velocity;
+mod walking;
+
+pub use block::Block;
+pub use field::Field;
+pub use init::Init;
+pub use matching::{matching_loss, regression_loss};
+pub use skip::Skip;
+pub use student::{Integration, Student};
+pub use velocity::VelocityField;
+pub use walking::{hybrid_loss, walk, walk_times, walking_loss};

@@ -1,6 +1,10 @@
 //! The activations of GPT-NeoX checkpoints.
 
-use candle_core::{Result, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::kernel::{self, GRAIN, elements, vectorised, with_elements};
+use super::math::{erf, exp, tanh};
 
 /// Pointwise non-linearity of the MLP, named as in Hugging Face's `hidden_act`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -21,11 +25,121 @@ pub enum Activation {
 impl Activation {
     /// Applies the activation elementwise; any shape, differentiable.
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        if kernel::applies(&[x]) { x.apply_op1(Fused(self)) } else { self.composed(x) }
+    }
+
+    fn composed(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Gelu => x.gelu_erf(),
             Self::GeluNew | Self::GeluFast => x.gelu(),
             Self::Relu => x.relu(),
             Self::Silu => x.silu(),
         }
+    }
+}
+
+const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+const CUBIC: f32 = 0.044_715;
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+#[inline(always)]
+fn gelu_slope(x: f32) -> f32 {
+    let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+    cdf + x * FRAC_1_SQRT_2PI * exp(-0.5 * x * x)
+}
+
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh(SQRT_2_OVER_PI * (x + CUBIC * x * x * x)))
+}
+
+#[inline(always)]
+fn gelu_tanh_slope(x: f32) -> f32 {
+    let t = tanh(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x)
+}
+
+#[inline(always)]
+fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn silu_slope(x: f32) -> f32 {
+    let s = 1.0 / (1.0 + exp(-x));
+    s * (1.0 + x * (1.0 - s))
+}
+
+fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+    let mut y = vec![0f32; x.len()];
+    y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
+        vectorised(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x)));
+    });
+    y
+}
+
+fn map_with(x: &[f32], grad: &[f32], slope: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+    let mut dx = vec![0f32; x.len()];
+    dx.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).zip(grad.par_chunks(GRAIN)).for_each(|((dx, x), grad)| {
+        vectorised(|| dx.iter_mut().zip(x).zip(grad).for_each(|((dx, &x), &g)| *dx = g * slope(x)));
+    });
+    dx
+}
+
+struct Fused(Activation);
+
+impl CustomOp1 for Fused {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = elements(x, layout)?;
+        let y = match self.0 {
+            Activation::Gelu => map(x, gelu),
+            Activation::GeluNew | Activation::GeluFast => map(x, gelu_tanh),
+            Activation::Relu => map(x, |x| x.max(0.0)),
+            Activation::Silu => map(x, silu),
+        };
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let dx = with_elements([x, &grad], |[x, grad]| {
+            Ok(match self.0 {
+                Activation::Gelu => map_with(x, grad, gelu_slope),
+                Activation::GeluNew | Activation::GeluFast => map_with(x, grad, gelu_tanh_slope),
+                Activation::Relu => map_with(x, grad, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+                Activation::Silu => map_with(x, grad, silu_slope),
+            })
+        })?;
+        Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{agrees, gradients_agree, random};
+
+    const ALL: [Activation; 5] =
+        [Activation::Gelu, Activation::GeluNew, Activation::GeluFast, Activation::Relu, Activation::Silu];
+
+    #[test]
+    fn kernel_and_definition_agree() -> Result<()> {
+        let x = (random(&[3, 7, 1001], 1)? * 8.0)?;
+        ALL.into_iter().try_for_each(|a| agrees(&a.apply(&x)?, &a.composed(&x)?, 1e-6))
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() -> Result<()> {
+        let x = [(random(&[2, 37], 1)? * 4.0)?];
+        ALL.into_iter().try_for_each(|a| gradients_agree(&x, |v| a.apply(&v[0])))
     }
 }

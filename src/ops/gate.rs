@@ -1,6 +1,9 @@
 //! The gated sum of a layer's two branches.
 
-use candle_core::{Result, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::kernel::{self, elements, vectorised, with_elements};
 
 /// `y = α₁⊙a + α₂⊙m`, the velocity of a time-conditioned layer from its attention and MLP branches.
 ///
@@ -8,10 +11,155 @@ use candle_core::{Result, Tensor};
 /// `attention` and `mlp` (B, T, D); `gates` (B, 2, D) holding α₁ and α₂ of each example, or (1, 2, D)
 /// for one pair of gates; result (B, T, D).
 pub fn gated_sum(attention: &Tensor, mlp: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    let (batch, _, width) = attention.dims3()?;
+    let (groups, two, gate_width) = gates.dims3()?;
+    if attention.dims() != mlp.dims() || two != 2 || gate_width != width || (groups != 1 && groups != batch) {
+        bail!(
+            "gated_sum: branches {:?} and {:?} do not fit gates {:?}, which must be (B, 2, D) or (1, 2, D)",
+            attention.dims(),
+            mlp.dims(),
+            gates.dims()
+        );
+    }
+    if kernel::applies(&[attention, mlp, gates]) {
+        return attention.apply_op3(mlp, gates, Fused { groups, width });
+    }
     composed(attention, mlp, gates)
 }
 
 fn composed(attention: &Tensor, mlp: &Tensor, gates: &Tensor) -> Result<Tensor> {
     let first = attention.broadcast_mul(&gates.narrow(1, 0, 1)?)?;
     first + mlp.broadcast_mul(&gates.narrow(1, 1, 1)?)?
+}
+
+struct Fused {
+    groups: usize,
+    width: usize,
+}
+
+/// Rows of a parallel task.
+const ROWS: usize = 128;
+
+impl CustomOp3 for Fused {
+    fn name(&self) -> &'static str {
+        "gated_sum"
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        m: &CpuStorage,
+        m_layout: &Layout,
+        gates: &CpuStorage,
+        gates_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (a, m, gates) = (elements(a, a_layout)?, elements(m, m_layout)?, elements(gates, gates_layout)?);
+        let d = self.width;
+        let group = a.len() / self.groups;
+        let mut y = vec![0f32; a.len()];
+        let groups = y.par_chunks_mut(group).zip(a.par_chunks(group)).zip(m.par_chunks(group));
+        groups.zip(gates.par_chunks(2 * d)).for_each(|(((y, a), m), gate)| {
+            let (first, second) = gate.split_at(d);
+            let blocks = y.par_chunks_mut(ROWS * d).zip(a.par_chunks(ROWS * d)).zip(m.par_chunks(ROWS * d));
+            blocks.for_each(|((y, a), m)| {
+                vectorised(|| {
+                    let rows = y.chunks_exact_mut(d).zip(a.chunks_exact(d)).zip(m.chunks_exact(d));
+                    for ((y, a), m) in rows {
+                        for i in 0..d {
+                            y[i] = first[i] * a[i] + second[i] * m[i];
+                        }
+                    }
+                });
+            });
+        });
+        Ok((CpuStorage::F32(y), a_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        m: &Tensor,
+        gates: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (d, grad) = (self.width, grad.contiguous()?);
+        let (da, dm, d_gates) = with_elements([a, m, gates, &grad], |[a, m, gates, grad]| {
+            let group = a.len() / self.groups;
+            let (mut da, mut dm) = (vec![0f32; a.len()], vec![0f32; a.len()]);
+            let outputs = da.par_chunks_mut(group).zip(dm.par_chunks_mut(group));
+            let inputs = a.par_chunks(group).zip(m.par_chunks(group)).zip(grad.par_chunks(group));
+            let d_gates: Vec<Vec<f32>> = outputs
+                .zip(inputs)
+                .zip(gates.par_chunks(2 * d))
+                .map(|(((da, dm), ((a, m), g)), gate)| backward_group(d, (da, dm), (a, m, g), gate))
+                .collect();
+            Ok((da, dm, d_gates.concat()))
+        })?;
+        Ok((
+            Some(Tensor::from_vec(da, a.shape(), a.device())?),
+            Some(Tensor::from_vec(dm, m.shape(), m.device())?),
+            Some(Tensor::from_vec(d_gates, gates.shape(), gates.device())?),
+        ))
+    }
+}
+
+/// Gradients of one example's branches, and of its gates (2·D) summed over its tokens.
+fn backward_group(
+    d: usize,
+    (da, dm): (&mut [f32], &mut [f32]),
+    (a, m, grad): (&[f32], &[f32], &[f32]),
+    gate: &[f32],
+) -> Vec<f32> {
+    let (first, second) = gate.split_at(d);
+    let outputs = da.par_chunks_mut(ROWS * d).zip(dm.par_chunks_mut(ROWS * d));
+    let inputs = a.par_chunks(ROWS * d).zip(m.par_chunks(ROWS * d)).zip(grad.par_chunks(ROWS * d));
+    let partial: Vec<Vec<f32>> = outputs
+        .zip(inputs)
+        .map(|((da, dm), ((a, m), grad))| {
+            let mut sums = vec![0f32; 2 * d];
+            let (d_first, d_second) = sums.split_at_mut(d);
+            vectorised(|| {
+                for start in (0..grad.len()).step_by(d) {
+                    let row = start..start + d;
+                    let (a, m, g) = (&a[row.clone()], &m[row.clone()], &grad[row.clone()]);
+                    let (da, dm) = (&mut da[row.clone()], &mut dm[row]);
+                    for i in 0..d {
+                        da[i] = first[i] * g[i];
+                        dm[i] = second[i] * g[i];
+                        d_first[i] += a[i] * g[i];
+                        d_second[i] += m[i] * g[i];
+                    }
+                }
+            });
+            sums
+        })
+        .collect();
+    kernel::fold_rows(&partial.concat(), 2 * d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{agrees, gradients_agree, random};
+
+    #[test]
+    fn kernel_and_definition_agree() -> Result<()> {
+        let (a, m) = (random(&[3, 301, 20], 1)?, random(&[3, 301, 20], 2)?);
+        for groups in [1, 3] {
+            let gates = random(&[groups, 2, 20], 3)?;
+            agrees(&gated_sum(&a, &m, &gates)?, &composed(&a, &m, &gates)?, 1e-6)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() -> Result<()> {
+        for groups in [1, 2] {
+            let operands = [random(&[2, 3, 5], 1)?, random(&[2, 3, 5], 2)?, random(&[groups, 2, 5], 3)?];
+            gradients_agree(&operands, |v| gated_sum(&v[0], &v[1], &v[2]))?;
+        }
+        Ok(())
+    }
 }

@@ -1,25 +1,183 @@
 //! Affine maps over the last dimension.
 
-use candle_core::{Result, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::kernel::{self, Matrix, all_threads, elements, matmul, with_elements};
 
 /// `y = x·Wᵀ + b`.
 ///
 /// # Shapes
 /// `x` (…, I), `weight` (O, I), `bias` (O), result (…, O).
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    composed(x, weight, bias)
+    let (outputs, inputs) = weight.dims2()?;
+    if x.dims().last() != Some(&inputs) {
+        bail!("linear: x of shape {:?} does not end in the {inputs} inputs of the weight", x.dims());
+    }
+    let x = if kernel::applies(&[weight]) { x.contiguous()? } else { x.clone() };
+    match bias {
+        Some(bias) if kernel::applies(&[&x, weight, bias]) => x.apply_op3(weight, bias, Affine { outputs, inputs }),
+        None if kernel::applies(&[&x, weight]) => x.apply_op2(weight, Affine { outputs, inputs }),
+        _ => composed(&x, weight, bias),
+    }
 }
 
 fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (out, inner) = weight.dims2()?;
+    let (outputs, inputs) = weight.dims2()?;
     let mut dims = x.dims().to_vec();
-    let y = x.reshape(((), inner))?.matmul(&weight.t()?)?;
+    let y = x.reshape(((), inputs))?.matmul(&weight.t()?)?;
     let y = match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
     };
     if let Some(last) = dims.last_mut() {
-        *last = out;
+        *last = outputs;
     }
     y.reshape(dims)
+}
+
+struct Affine {
+    outputs: usize,
+    inputs: usize,
+}
+
+impl Affine {
+    fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape) -> (CpuStorage, Shape) {
+        let rows = x.len() / self.inputs;
+        let mut y = vec![0f32; rows * self.outputs];
+        if let Some(bias) = bias {
+            y.par_chunks_mut(self.outputs * 64)
+                .for_each(|block| block.chunks_exact_mut(self.outputs).for_each(|row| row.copy_from_slice(bias)));
+        }
+        let keep = if bias.is_some() { 1.0 } else { 0.0 };
+        let weight = Matrix::rows(weight, self.inputs).t();
+        let size = (rows, self.inputs, self.outputs);
+        let x = Matrix::rows(x, self.inputs);
+        matmul(size, (keep, 1.0), x, weight, &mut y, self.outputs, all_threads());
+        let mut dims = shape.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = self.outputs;
+        }
+        (CpuStorage::F32(y), dims.into())
+    }
+
+    /// `dx = dy·W` and `dW = dyᵀ·x`, each only where a variable stands upstream.
+    fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let rows = x.elem_count() / self.inputs;
+        with_elements([x, weight, grad], |[x_data, w_data, g_data]| {
+            let grad = Matrix::rows(g_data, self.outputs);
+            let dx = x.track_op().then(|| {
+                let mut dx = vec![0f32; x_data.len()];
+                let size = (rows, self.outputs, self.inputs);
+                let weight = Matrix::rows(w_data, self.inputs);
+                matmul(size, (0.0, 1.0), grad, weight, &mut dx, self.inputs, all_threads());
+                Tensor::from_vec(dx, x.shape(), x.device())
+            });
+            let dw = weight.track_op().then(|| {
+                let mut dw = vec![0f32; w_data.len()];
+                let size = (self.outputs, rows, self.inputs);
+                let x = Matrix::rows(x_data, self.inputs);
+                matmul(size, (0.0, 1.0), grad.t(), x, &mut dw, self.inputs, all_threads());
+                Tensor::from_vec(dw, weight.shape(), weight.device())
+            });
+            Ok((dx.transpose()?, dw.transpose()?))
+        })
+    }
+
+    fn bias_gradient(&self, grad: &[f32]) -> Vec<f32> {
+        let partial: Vec<Vec<f32>> = grad.par_chunks(self.outputs * 128).map(|b| kernel::fold_rows(b, self.outputs)).collect();
+        kernel::fold_rows(&partial.concat(), self.outputs)
+    }
+}
+
+impl CustomOp3 for Affine {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let bias = elements(bias, bias_layout)?;
+        Ok(self.forward(elements(x, x_layout)?, elements(weight, weight_layout)?, Some(bias), x_layout.shape()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (dx, dw) = self.backward(x, weight, &grad)?;
+        let db = bias.track_op().then(|| {
+            let db = with_elements([&grad], |[g]| Ok(self.bias_gradient(g)))?;
+            Tensor::from_vec(db, self.outputs, bias.device())
+        });
+        Ok((dx, dw, db.transpose()?))
+    }
+}
+
+impl CustomOp2 for Affine {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Ok(self.forward(elements(x, x_layout)?, elements(weight, weight_layout)?, None, x_layout.shape()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.backward(x, weight, &grad.contiguous()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{agrees, gradients_agree, random};
+
+    #[test]
+    fn kernel_and_definition_agree() -> Result<()> {
+        for rows in [1, 7, 130] {
+            let (x, w, b) = (random(&[2, rows, 5], 1)?, random(&[9, 5], 2)?, random(&[9], 3)?);
+            agrees(&linear(&x, &w, Some(&b))?, &composed(&x, &w, Some(&b))?, 1e-6)?;
+            agrees(&linear(&x, &w, None)?, &composed(&x, &w, None)?, 1e-6)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() -> Result<()> {
+        let operands = [random(&[2, 3, 5], 1)?, random(&[4, 5], 2)?, random(&[4], 3)?];
+        gradients_agree(&operands, |v| linear(&v[0], &v[1], Some(&v[2])))?;
+        gradients_agree(&operands[..2], |v| linear(&v[0], &v[1], None))
+    }
+
+    #[test]
+    fn a_wrong_width_is_named() -> Result<()> {
+        let error = linear(&random(&[2, 3], 1)?, &random(&[4, 5], 2)?, None).unwrap_err().to_string();
+        assert!(error.contains("5 inputs"), "{error}");
+        Ok(())
+    }
 }

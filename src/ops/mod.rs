@@ -8,13 +8,21 @@
 //! Shape letters: B batch, T tokens, D residual width, H heads, C channels per head, V vocabulary.
 
 pub mod activation;
+pub mod adamw;
 pub mod attention;
+mod attention_kernel;
+#[cfg(test)]
+mod check;
+pub mod divergence;
 pub mod gate;
+mod kernel;
 pub mod layer_norm;
 pub mod linear;
+mod math;
 pub mod rotary;
 
 pub use activation::Activation;
+pub use divergence::{cross_entropy, kl_divergence};
 pub use gate::gated_sum;
 pub use layer_norm::layer_norm;
 pub use linear::linear;

@@ -36,6 +36,11 @@ impl Rotary {
         self.cos_pr.dims()[0]
     }
 
+    /// The tables cos and sin, each (P, r/2).
+    pub(super) fn tables(&self) -> [&Tensor; 2] {
+        [&self.cos_pr, &self.sin_pr]
+    }
+
     /// Turns the channel pairs (i, i + r/2) of tokens at positions `start..start + T`.
     ///
     /// # Shapes
@@ -57,5 +62,17 @@ impl Rotary {
         }
         let rest = x_bhtc.narrow(D::Minus1, rotated, channels - rotated)?;
         Tensor::cat(&[turned_a, turned_b, rest], D::Minus1)
+    }
+}
+
+/// Turns one head's channels by the angles of its position; `direction` −1 turns back.
+#[inline(always)]
+pub(super) fn turn(x: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
+    let half = cos.len();
+    let (a, b) = x[..2 * half].split_at_mut(half);
+    for i in 0..half {
+        let (first, second, s) = (a[i], b[i], direction * sin[i]);
+        a[i] = first * cos[i] - second * s;
+        b[i] = second * cos[i] + first * s;
     }
 }

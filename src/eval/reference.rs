@@ -1,0 +1,205 @@
+//! The teacher's side of an evaluation, computed once and shared by every student and solver.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use candle_core::{DType, Tensor};
+
+use super::metrics::squared_error;
+use crate::flow::{Block, Integration, Skip, Student};
+use crate::ops;
+use crate::pythia::Pythia;
+
+/// Rows of logits held at a time, so that no B × T × V tensor ever exists.
+const LOGIT_ROWS: usize = 512;
+
+/// Figures of merit of a replacement on held-out windows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Metrics {
+    /// KL(teacher ‖ student) of the next token, mean over tokens, nats.
+    pub kl: f64,
+    /// Σ‖x̂₁ − x1‖² / Σ‖x1‖² at boundary n.
+    pub nmse: f64,
+    /// Perplexity of the student.
+    pub ppl: f64,
+    /// Perplexity of the teacher on the same tokens.
+    pub teacher_ppl: f64,
+    /// Velocity evaluations of one window.
+    pub nfe: usize,
+    /// Tokens the KL is a mean over.
+    pub tokens: usize,
+}
+
+/// What a teacher computes on a set of windows: latents at a block's boundaries and its last hidden states.
+pub struct Reference {
+    /// The teacher.
+    pub teacher: Arc<Pythia>,
+    /// The block.
+    pub block: Block,
+    batches: Vec<Batch>,
+    teacher_nats: f64,
+}
+
+struct Batch {
+    x0: Tensor,
+    x1: Tensor,
+    /// (B·T, D): the teacher's final norm, ready for the unembedding.
+    last: Tensor,
+    /// (B·T): the token that follows each position; 0 at a window's end, where `known` is false.
+    next: Tensor,
+    known: Vec<bool>,
+}
+
+impl Reference {
+    /// Runs the teacher over windows of token ids, each tensor (B, T), without recording a graph.
+    ///
+    /// `progress` is told the windows done after each batch.
+    ///
+    /// # Errors
+    /// If there are no windows or they have fewer than two tokens.
+    pub fn new(
+        teacher: Arc<Pythia>,
+        block: Block,
+        windows: &[Tensor],
+        mut progress: impl FnMut(usize),
+    ) -> Result<Self> {
+        ensure!(!windows.is_empty(), "an evaluation needs at least one window of tokens");
+        let mut reference = Self { teacher, block, batches: Vec::new(), teacher_nats: 0.0 };
+        let (mut nats, mut targets, mut done) = (0.0, 0, 0);
+        for ids in windows {
+            let batch = reference.run_teacher(ids)?;
+            nats += reference.nats(&batch.last, &batch)?;
+            targets += batch.known.iter().filter(|k| **k).count();
+            done += ids.dim(0)?;
+            reference.batches.push(batch);
+            progress(done);
+        }
+        reference.teacher_nats = nats / targets as f64;
+        Ok(reference)
+    }
+
+    fn run_teacher(&self, ids: &Tensor) -> Result<Batch> {
+        let (windows, tokens) = ids.dims2()?;
+        ensure!(tokens >= 2, "evaluation windows need at least two tokens, these have {tokens}");
+        let x0 = self.teacher.hidden(ids, self.block.m)?;
+        let x1 = self.teacher.run(&x0, self.block.m, self.block.n)?;
+        let last = self.last(&x1)?;
+        let rows = ids.to_vec2::<u32>()?;
+        let next: Vec<u32> = rows.iter().flat_map(|row| row[1..].iter().copied().chain([0])).collect();
+        let known = (0..windows * tokens).map(|i| (i + 1) % tokens != 0).collect();
+        let next = Tensor::from_vec(next, windows * tokens, ids.device())?;
+        Ok(Batch { x0: x0.to_dtype(DType::F32)?, x1: x1.to_dtype(DType::F32)?, last, next, known })
+    }
+
+    /// From boundary n to the final norm, rows (B·T, D).
+    fn last(&self, x1: &Tensor) -> Result<Tensor> {
+        let x1 = x1.to_dtype(self.teacher.dtype())?;
+        let x = self.teacher.run(&x1, self.block.n, self.teacher.config.num_hidden_layers)?;
+        let width = self.teacher.config.hidden_size;
+        Ok(self.teacher.final_norm(&x)?.reshape(((), width))?)
+    }
+
+    fn logits(&self, last: &Tensor, first: usize, rows: usize) -> Result<Tensor> {
+        let rows = last.narrow(0, first, rows)?;
+        Ok(ops::linear(&rows, self.teacher.unembed_weight(), None)?.to_dtype(DType::F32)?)
+    }
+
+    /// Sum of the cross-entropies of the known next tokens.
+    fn nats(&self, last: &Tensor, batch: &Batch) -> Result<f64> {
+        let mut total = 0.0;
+        for (first, rows) in blocks(batch.known.len()) {
+            total += known_sum(&self.logits(last, first, rows)?, batch, first)?;
+        }
+        Ok(total)
+    }
+
+    /// Evaluates any replacement of the block: `transport` carries latents (B, T, D) from boundary m to n
+    /// and tells how many velocity evaluations that took.
+    ///
+    /// # Errors
+    /// Those of `transport`, and latents of another shape.
+    pub fn evaluate(&self, mut transport: impl FnMut(&Tensor) -> Result<(Tensor, usize)>) -> Result<Metrics> {
+        let (mut kl, mut nats, mut tokens, mut targets) = (0.0, 0.0, 0, 0);
+        let (mut error, mut energy, mut evaluations) = (0.0, 0.0, 0);
+        for batch in &self.batches {
+            let (x1, nfe) = transport(&batch.x0)?;
+            ensure!(
+                x1.dims() == batch.x1.dims(),
+                "the replacement returned latents of shape {:?} for {:?}",
+                x1.dims(),
+                batch.x1.dims()
+            );
+            let (e, n) = squared_error(&x1, &batch.x1)?;
+            (error, energy, evaluations) = (error + e, energy + n, evaluations.max(nfe));
+            let last = self.last(&x1)?;
+            for (first, rows) in blocks(batch.known.len()) {
+                let student = self.logits(&last, first, rows)?;
+                let teacher = self.logits(&batch.last, first, rows)?;
+                let divergence = ops::kl_divergence(&teacher, &student)?;
+                kl += divergence.to_vec1::<f32>()?.iter().map(|&x| f64::from(x)).sum::<f64>();
+                nats += known_sum(&student, batch, first)?;
+            }
+            tokens += batch.known.len();
+            targets += batch.known.iter().filter(|k| **k).count();
+        }
+        Ok(Metrics {
+            kl: kl / tokens as f64,
+            nmse: error / energy,
+            ppl: (nats / targets as f64).exp(),
+            teacher_ppl: self.teacher_nats.exp(),
+            nfe: evaluations,
+            tokens,
+        })
+    }
+
+    /// Evaluates a student.
+    ///
+    /// # Errors
+    /// If it replaces another block, or the solver fails.
+    pub fn student(&self, student: &Student, integration: &Integration) -> Result<Metrics> {
+        ensure!(
+            student.block == self.block,
+            "the student replaces block {}, these references are of block {}",
+            student.block,
+            self.block
+        );
+        self.evaluate(|x0| {
+            let (x1, stats) = student.transport(x0, integration)?;
+            Ok((x1, stats.nfe))
+        })
+    }
+
+    /// Evaluates a skip baseline whose layers lie inside the block.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn skip(&self, skip: &Skip) -> Result<Metrics> {
+        let end = skip.from + skip.count;
+        ensure!(
+            skip.from >= self.block.m && end <= self.block.n,
+            "layers {}..{end} do not lie inside block {}",
+            skip.from,
+            self.block
+        );
+        self.evaluate(|x0| {
+            let x = self.teacher.run(&x0.to_dtype(self.teacher.dtype())?, self.block.m, skip.from)?;
+            Ok((self.teacher.run(&x, end, self.block.n)?, 0))
+        })
+    }
+
+    /// Perplexity of the teacher itself.
+    pub fn teacher_ppl(&self) -> f64 {
+        self.teacher_nats.exp()
+    }
+}
+
+fn blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..rows).step_by(LOGIT_ROWS).map(move |first| (first, LOGIT_ROWS.min(rows - first)))
+}
+
+fn known_sum(logits: &Tensor, batch: &Batch, first: usize) -> Result<f64> {
+    let rows = logits.dim(0)?;
+    let nats = ops::cross_entropy(logits, &batch.next.narrow(0, first, rows)?)?.to_vec1::<f32>()?;
+    let known = nats.iter().zip(&batch.known[first..]).filter(|(_, known)| **known);
+    Ok(known.map(|(&x, _)| f64::from(x)).sum())
+}

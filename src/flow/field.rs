@@ -1,0 +1,35 @@
+//! What flow matching and flow walking need of a velocity field.
+
+use candle_core::{Result, Tensor};
+
+/// A time-dependent vector field `u(x, t)` over latents.
+///
+/// Implemented by [`VelocityField`](super::VelocityField) and by closures, so that an own field
+/// (a script's function, say) trains with the same losses.
+pub trait Field {
+    /// The velocity at time t.
+    ///
+    /// # Shapes
+    /// `x` (B, T, D); `t` (B) or (1), f32; result (B, T, D).
+    fn velocity(&self, x: &Tensor, t: &Tensor) -> anyhow::Result<Tensor>;
+
+    /// `d·u(x, t)` for one step length d an example: how a walk with times of its own for every example
+    /// becomes an ordinary solver step of length 1.
+    ///
+    /// # Shapes
+    /// as [`velocity`](Self::velocity), with `d` like `t`.
+    fn scaled_velocity(&self, x: &Tensor, t: &Tensor, d: &Tensor) -> anyhow::Result<Tensor> {
+        Ok(per_example(&self.velocity(x, t)?, d)?)
+    }
+}
+
+impl<F: Fn(&Tensor, &Tensor) -> anyhow::Result<Tensor>> Field for F {
+    fn velocity(&self, x: &Tensor, t: &Tensor) -> anyhow::Result<Tensor> {
+        self(x, t)
+    }
+}
+
+/// `x` (B, T, D) with each example multiplied by its own factor (B).
+pub(super) fn per_example(x: &Tensor, factor: &Tensor) -> Result<Tensor> {
+    x.broadcast_mul(&factor.to_dtype(x.dtype())?.reshape(((), 1, 1))?)
+}

@@ -1,0 +1,32 @@
+//! Flow matching (paper, eq. 3) and its one-step rival, plain regression.
+
+use anyhow::Result;
+use candle_core::Tensor;
+
+use super::field::{Field, per_example};
+
+/// `L = E‖u(x_t, t) − (x1 − x0)‖²` on the straight path `x_t = (1−t)·x0 + t·x1` (paper, eq. 3).
+///
+/// The mean runs over examples, tokens and channels.
+///
+/// # Shapes
+/// `x0`, `x1` (B, T, D); `t` (B), uniform on 0..1; result a scalar.
+pub fn matching_loss(u: &impl Field, x0: &Tensor, x1: &Tensor, t: &Tensor) -> Result<Tensor> {
+    let displacement = (x1 - x0)?;
+    let x_t = (x0 + per_example(&displacement, t)?)?;
+    mean_square(&u.velocity(&x_t, t)?, &displacement)
+}
+
+/// `L = E‖x0 + u(x0, 0) − x1‖²`: the layer as an ordinary one-step map.
+///
+/// # Shapes
+/// `x0`, `x1` (B, T, D); result a scalar.
+pub fn regression_loss(u: &impl Field, x0: &Tensor, x1: &Tensor) -> Result<Tensor> {
+    let start = Tensor::zeros(1, candle_core::DType::F32, x0.device())?;
+    mean_square(&u.velocity(x0, &start)?, &(x1 - x0)?)
+}
+
+/// Mean of (a − b)² over all elements.
+pub(super) fn mean_square(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok((a - b)?.sqr()?.mean_all()?)
+}

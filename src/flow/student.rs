@@ -1,0 +1,110 @@
+//! The student: a teacher whose block is replaced by an integrated flow.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use candle_core::{DType, Tensor};
+
+use super::{Block, VelocityField};
+use crate::ode::{self, Method, Stats};
+use crate::pythia::Pythia;
+
+/// How the flow is integrated from t = 0 to t = 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Integration {
+    /// The solver.
+    pub method: Method,
+    /// Equal steps k; with `None` an adaptive solver chooses its own.
+    pub steps: Option<usize>,
+    /// Relative tolerance of an adaptive solver.
+    pub rtol: f64,
+    /// Absolute tolerance of an adaptive solver.
+    pub atol: f64,
+}
+
+impl Integration {
+    /// k equal steps.
+    pub fn fixed(method: Method, steps: usize) -> Self {
+        Self { method, steps: Some(steps), rtol: 1e-3, atol: 1e-5 }
+    }
+}
+
+/// Teacher layers 0..m, the flow from 0 to 1, teacher layers n..L, final norm and head.
+#[derive(Clone)]
+pub struct Student {
+    /// The frozen teacher.
+    pub teacher: Arc<Pythia>,
+    /// The block's replacement.
+    pub velocity: Arc<VelocityField>,
+    /// The replaced block.
+    pub block: Block,
+}
+
+impl Student {
+    /// A student of `teacher`.
+    ///
+    /// # Errors
+    /// If the field's width is not the teacher's, or its block lies outside the teacher.
+    pub fn new(teacher: Arc<Pythia>, velocity: Arc<VelocityField>) -> Result<Self> {
+        let block = velocity.block();
+        Block::new(block.m, block.n, teacher.config.num_hidden_layers)?;
+        ensure!(
+            velocity.width() == teacher.config.hidden_size,
+            "the velocity field has width {}, the teacher {}",
+            velocity.width(),
+            teacher.config.hidden_size
+        );
+        Ok(Self { teacher, velocity, block })
+    }
+
+    /// The teacher's latents at the block's two boundaries, in f32.
+    ///
+    /// # Shapes
+    /// `ids` (B, T), results (B, T, D).
+    pub fn latents(&self, ids: &Tensor) -> Result<(Tensor, Tensor)> {
+        let x0 = self.teacher.hidden(ids, self.block.m)?;
+        let x1 = self.teacher.run(&x0, self.block.m, self.block.n)?;
+        Ok((x0.to_dtype(DType::F32)?, x1.to_dtype(DType::F32)?))
+    }
+
+    /// Carries latents from boundary m to boundary n along the flow.
+    ///
+    /// # Shapes
+    /// `x0` (B, T, D), result the same.
+    pub fn transport(&self, x0: &Tensor, integration: &Integration) -> Result<(Tensor, Stats)> {
+        let options = ode::Options {
+            method: integration.method,
+            steps: integration.steps,
+            rtol: integration.rtol,
+            atol: integration.atol,
+            ..ode::Options::default()
+        };
+        let x0 = x0.to_dtype(DType::F32)?;
+        let solution = ode::solve(|x: &Tensor, t| self.velocity.at(x, t), &x0, &options)?;
+        Ok((solution.x1.detach(), solution.stats))
+    }
+
+    /// The residual stream in front of the final norm.
+    ///
+    /// # Shapes
+    /// `ids` (B, T), result (B, T, D).
+    pub fn hidden(&self, ids: &Tensor, integration: &Integration) -> Result<Tensor> {
+        let x0 = self.teacher.hidden(ids, self.block.m)?;
+        let (x1, _) = self.transport(&x0, integration)?;
+        self.teacher.run(&x1.to_dtype(x0.dtype())?, self.block.n, self.teacher.config.num_hidden_layers)
+    }
+
+    /// Logits of the next token at every position.
+    ///
+    /// # Shapes
+    /// `ids` (B, T), result (B, T, V).
+    pub fn logits(&self, ids: &Tensor, integration: &Integration) -> Result<Tensor> {
+        self.teacher.head(&self.hidden(ids, integration)?)
+    }
+
+    /// Weights that the replacement saves: the block's layers less the velocity field.
+    pub fn parameters_removed(&self) -> i64 {
+        let layer: usize = self.teacher.layer(self.block.m).tensors().iter().map(|(_, t)| t.elem_count()).sum();
+        (layer * self.block.layers()) as i64 - self.velocity.parameter_count() as i64
+    }
+}

@@ -1,0 +1,78 @@
+//! Flow walking (paper, eq. 8): learn the map itself by walking x0 to x1 in a few solver steps of random
+//! length, with gradients through the whole walk.
+
+use anyhow::{Result, ensure};
+use candle_core::{Device, Tensor};
+use rand::Rng;
+
+use super::field::Field;
+use super::matching::{matching_loss, mean_square};
+use crate::ode::{self, Method};
+
+/// Times `0 = t₀ < t₁ < … < t_k = 1` of a walk, drawn anew for each example: the inner ones are sorted
+/// uniform draws.
+///
+/// # Shapes
+/// k + 1 tensors (B).
+pub fn walk_times(batch: usize, k: usize, rng: &mut impl Rng, device: &Device) -> Result<Vec<Tensor>> {
+    ensure!(k >= 1, "a walk needs at least one step");
+    let mut columns = vec![vec![0f32; batch]; k + 1];
+    for example in 0..batch {
+        let mut inner: Vec<f32> = (1..k).map(|_| rng.random()).collect();
+        inner.sort_by(f32::total_cmp);
+        for (column, t) in columns[1..].iter_mut().zip(inner.into_iter().chain([1.0])) {
+            column[example] = t;
+        }
+    }
+    columns.into_iter().map(|c| Ok(Tensor::from_vec(c, batch, device)?)).collect()
+}
+
+/// Carries x0 along the flow over the given times, one solver step an interval.
+///
+/// Each example walks its own intervals: with `s` in 0..1 inside an interval,
+/// `dx/ds = d·u(x, t + s·d)`, an ordinary step of length 1.
+///
+/// # Shapes
+/// `x0` (B, T, D); `times` tensors (B); result (B, T, D).
+pub fn walk(u: &impl Field, x0: &Tensor, times: &[Tensor], method: Method) -> Result<Tensor> {
+    let mut x = x0.clone();
+    for interval in times.windows(2) {
+        let (start, length) = (&interval[0], (&interval[1] - &interval[0])?);
+        let field = |x: &Tensor, s: f64| {
+            let t = (start + (&length * s)?)?;
+            u.scaled_velocity(x, &t, &length)
+        };
+        x = ode::step(method.tableau(), field, &x, 0.0, 1.0)?;
+    }
+    Ok(x)
+}
+
+/// `L = E‖x̂₁ − x1‖²` with `x̂₁` the end of the walk (paper, eq. 8); the mean runs over all elements.
+///
+/// # Shapes
+/// `x0`, `x1` (B, T, D); `times` as from [`walk_times`]; result a scalar.
+pub fn walking_loss(
+    u: &impl Field,
+    x0: &Tensor,
+    x1: &Tensor,
+    times: &[Tensor],
+    method: Method,
+) -> Result<Tensor> {
+    mean_square(&walk(u, x0, times, method)?, x1)
+}
+
+/// `L_FW + α·L_FM` (paper, eq. 9).
+///
+/// # Shapes
+/// as [`walking_loss`] and [`matching_loss`].
+pub fn hybrid_loss(
+    u: &impl Field,
+    (x0, x1): (&Tensor, &Tensor),
+    times: &[Tensor],
+    method: Method,
+    t: &Tensor,
+    alpha: f64,
+) -> Result<Tensor> {
+    let walking = walking_loss(u, x0, x1, times, method)?;
+    Ok((walking + (matching_loss(u, x0, x1, t)? * alpha)?)?)
+}

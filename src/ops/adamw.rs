@@ -1,0 +1,187 @@
+//! One AdamW update (Loshchilov & Hutter, arXiv 1711.05101) and the global gradient norm.
+
+use candle_core::{CpuStorage, DType, InplaceOpN, Layout, Result, Tensor, Var, bail};
+use rayon::prelude::*;
+
+use super::kernel::{self, GRAIN, elements, lane_sum, vectorised, with_elements};
+
+/// The coefficients of one update.
+#[derive(Clone, Copy, Debug)]
+pub struct Update {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Number of this step, from 1: corrects the bias of the moments.
+    pub step: u64,
+    /// Factor on the gradient before use: clipping to a norm.
+    pub gradient_scale: f64,
+}
+
+/// Updates a parameter and its two moments in place:
+/// `m ← β₁m + (1−β₁)g`, `v ← β₂v + (1−β₂)g²`,
+/// `w ← w·(1 − lr·λ) − lr·m̂/(√v̂ + ε)` with `m̂ = m/(1−β₁ˢ)`, `v̂ = v/(1−β₂ˢ)`.
+///
+/// # Shapes
+/// all the same; moments in f32.
+pub fn adamw(parameter: &Var, gradient: &Tensor, m: &Var, v: &Var, update: &Update) -> Result<()> {
+    let gradient = gradient.contiguous()?;
+    if kernel::applies(&[parameter, &gradient, m, v]) {
+        m.inplace_op2(&gradient, &FirstMoment(update))?;
+        v.inplace_op2(&gradient, &SecondMoment(update))?;
+        return parameter.inplace_op3(m, v, &Step(update));
+    }
+    composed(parameter, &gradient, m, v, update)
+}
+
+fn composed(parameter: &Var, gradient: &Tensor, m: &Var, v: &Var, update: &Update) -> Result<()> {
+    let g = (gradient.to_dtype(DType::F32)? * update.gradient_scale)?;
+    let next_m = ((m.as_tensor() * update.beta1)? + (&g * (1.0 - update.beta1))?)?;
+    let next_v = ((v.as_tensor() * update.beta2)? + (g.sqr()? * (1.0 - update.beta2))?)?;
+    let (c1, c2) = update.corrections();
+    let direction = ((&next_m / c1)? / ((&next_v / c2)?.sqrt()? + update.eps)?)?;
+    let decayed = (parameter.to_dtype(DType::F32)? * (1.0 - update.lr * update.weight_decay))?;
+    let next = (decayed - (direction * update.lr)?)?.to_dtype(parameter.dtype())?;
+    m.set(&next_m)?;
+    v.set(&next_v)?;
+    parameter.set(&next)
+}
+
+/// Square of the Euclidean norm of a gradient, accumulated in f64 in a fixed order.
+pub fn squared_norm(gradient: &Tensor) -> Result<f64> {
+    let gradient = gradient.contiguous()?;
+    if kernel::applies(&[&gradient]) {
+        return with_elements([&gradient], |[g]| {
+            let parts: Vec<f64> = g
+                .par_chunks(GRAIN)
+                .map(|g| f64::from(vectorised(|| lane_sum(g.len(), |i| g[i] * g[i]))))
+                .collect();
+            Ok(parts.iter().sum())
+        });
+    }
+    Ok(f64::from(gradient.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()?))
+}
+
+impl Update {
+    fn corrections(&self) -> (f64, f64) {
+        let power = |beta: f64| 1.0 - beta.powf(self.step as f64);
+        (power(self.beta1), power(self.beta2))
+    }
+}
+
+struct FirstMoment<'a>(&'a Update);
+struct SecondMoment<'a>(&'a Update);
+struct Step<'a>(&'a Update);
+
+impl InplaceOpN<1> for FirstMoment<'_> {
+    fn name(&self) -> &'static str {
+        "adamw_first_moment"
+    }
+
+    fn cpu_fwd(&self, m: &mut CpuStorage, m_l: &Layout, [(g, g_l)]: [(&CpuStorage, &Layout); 1]) -> Result<()> {
+        let beta = self.0.beta1 as f32;
+        let gain = ((1.0 - self.0.beta1) * self.0.gradient_scale) as f32;
+        accumulate(elements_mut(m, m_l)?, elements(g, g_l)?, |m, g| beta * m + gain * g);
+        Ok(())
+    }
+}
+
+impl InplaceOpN<1> for SecondMoment<'_> {
+    fn name(&self) -> &'static str {
+        "adamw_second_moment"
+    }
+
+    fn cpu_fwd(&self, v: &mut CpuStorage, v_l: &Layout, [(g, g_l)]: [(&CpuStorage, &Layout); 1]) -> Result<()> {
+        let beta = self.0.beta2 as f32;
+        let gain = ((1.0 - self.0.beta2) * self.0.gradient_scale.powi(2)) as f32;
+        accumulate(elements_mut(v, v_l)?, elements(g, g_l)?, |v, g| beta * v + gain * g * g);
+        Ok(())
+    }
+}
+
+impl InplaceOpN<2> for Step<'_> {
+    fn name(&self) -> &'static str {
+        "adamw_step"
+    }
+
+    fn cpu_fwd(&self, w: &mut CpuStorage, w_l: &Layout, moments: [(&CpuStorage, &Layout); 2]) -> Result<()> {
+        let [(m, m_l), (v, v_l)] = moments;
+        let (c1, c2) = self.0.corrections();
+        let keep = (1.0 - self.0.lr * self.0.weight_decay) as f32;
+        let (rate, c2, eps) = ((self.0.lr / c1) as f32, (1.0 / c2) as f32, self.0.eps as f32);
+        let blocks = elements_mut(w, w_l)?.par_chunks_mut(GRAIN);
+        let moments = elements(m, m_l)?.par_chunks(GRAIN).zip(elements(v, v_l)?.par_chunks(GRAIN));
+        blocks.zip(moments).for_each(|(w, (m, v))| {
+            vectorised(|| {
+                for ((w, &m), &v) in w.iter_mut().zip(m).zip(v) {
+                    *w = keep * *w - rate * m / ((v * c2).sqrt() + eps);
+                }
+            });
+        });
+        Ok(())
+    }
+}
+
+fn accumulate(state: &mut [f32], gradient: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+    state.par_chunks_mut(GRAIN).zip(gradient.par_chunks(GRAIN)).for_each(|(state, gradient)| {
+        vectorised(|| state.iter_mut().zip(gradient).for_each(|(s, &g)| *s = f(*s, g)));
+    });
+}
+
+fn elements_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    let (CpuStorage::F32(data), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+        bail!("an in-place kernel was given a tensor that is not contiguous f32")
+    };
+    Ok(&mut data[start..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::ops::check::{agrees, random};
+
+    #[test]
+    fn kernel_and_definition_agree_over_many_steps() -> Result<()> {
+        let start = random(&[300, 70], 1)?;
+        let state = || -> Result<[Var; 3]> {
+            let zero = || Var::zeros((300, 70), DType::F32, &Device::Cpu);
+            Ok([Var::from_tensor(&start)?, zero()?, zero()?])
+        };
+        let ([w, m, v], [w2, m2, v2]) = (state()?, state()?);
+        for step in 1..=5 {
+            let gradient = random(&[300, 70], 10 + step)?;
+            let gradient_scale = 0.5;
+            let update = Update { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step, gradient_scale };
+            adamw(&w, &gradient, &m, &v, &update)?;
+            composed(&w2, &gradient, &m2, &v2, &update)?;
+        }
+        agrees(&w, &w2, 1e-6)?;
+        agrees(&v, &v2, 1e-6)
+    }
+
+    #[test]
+    fn the_first_step_moves_by_the_learning_rate() -> Result<()> {
+        let zero = || Var::zeros(3, DType::F32, &Device::Cpu);
+        let (w, m, v) = (zero()?, zero()?, zero()?);
+        let gradient = Tensor::new(&[0.5f32, -2.0, 100.0], &Device::Cpu)?;
+        let update =
+            Update { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 1, gradient_scale: 1.0 };
+        adamw(&w, &gradient, &m, &v, &update)?;
+        agrees(&w, &Tensor::new(&[-0.1f32, 0.1, -0.1], &Device::Cpu)?, 1e-6)
+    }
+
+    #[test]
+    fn squared_norm_is_exact_on_integers() -> Result<()> {
+        let x = Tensor::arange(0f32, 100.0, &Device::Cpu)?;
+        assert_eq!(squared_norm(&x)?, 328_350.0);
+        Ok(())
+    }
+}

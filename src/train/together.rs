@@ -1,0 +1,80 @@
+//! Several students trained side by side on one teacher pass.
+
+use anyhow::{Result, ensure};
+use candle_core::Tensor;
+
+use super::{StepReport, Trainer};
+use crate::flow::Block;
+
+/// What the loop tells after every step of one student.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Which of the trainers.
+    pub trainer: usize,
+    /// Its step.
+    pub report: StepReport,
+    /// Tokens it has seen so far.
+    pub tokens: usize,
+}
+
+/// Trains all trainers to their ends. In each step the teacher runs once over the batch, as far as the last
+/// boundary that anyone needs, and every student learns from the same latents.
+///
+/// `batch(step)` supplies token ids (B, T) of step 0, 1, …; `watch` hears of every student's step and may
+/// stop the training by an error.
+///
+/// # Errors
+/// If the trainers have different teachers, and those of a step.
+pub fn together(
+    trainers: &mut [Trainer],
+    mut batch: impl FnMut(usize) -> Result<Tensor>,
+    mut watch: impl FnMut(Progress) -> Result<()>,
+) -> Result<()> {
+    let Some(first) = trainers.first() else { return Ok(()) };
+    let teacher = first.student.teacher.clone();
+    ensure!(
+        trainers.iter().all(|t| std::sync::Arc::ptr_eq(&t.student.teacher, &teacher)),
+        "students that train together must share one teacher"
+    );
+    let steps = trainers.iter().map(|t| t.options.steps).max().unwrap_or(0);
+    let mut tokens = 0;
+    for step in 0..steps {
+        let ids = batch(step)?;
+        tokens += ids.elem_count();
+        let mut boundaries = Boundaries::new(&teacher, &ids, trainers, step)?;
+        for (i, trainer) in trainers.iter_mut().enumerate().filter(|(_, t)| step < t.options.steps) {
+            let Block { m, n } = trainer.student.block;
+            let (x0, x1) = (boundaries.take(m)?, boundaries.take(n)?);
+            let report = trainer.step(&x0, &x1)?;
+            watch(Progress { trainer: i, report, tokens })?;
+        }
+    }
+    Ok(())
+}
+
+/// Latents of one batch at every boundary that some student needs.
+struct Boundaries(Vec<(usize, Tensor)>);
+
+impl Boundaries {
+    fn new(teacher: &crate::pythia::Pythia, ids: &Tensor, trainers: &[Trainer], step: usize) -> Result<Self> {
+        let active = trainers.iter().filter(|t| step < t.options.steps);
+        let mut wanted: Vec<usize> = active.flat_map(|t| [t.student.block.m, t.student.block.n]).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut x = teacher.hidden(ids, 0)?;
+        let mut at = 0;
+        let mut latents = Vec::with_capacity(wanted.len());
+        for boundary in wanted {
+            x = teacher.run(&x, at, boundary)?;
+            at = boundary;
+            latents.push((boundary, x.to_dtype(candle_core::DType::F32)?));
+        }
+        Ok(Self(latents))
+    }
+
+    fn take(&mut self, boundary: usize) -> Result<Tensor> {
+        let found = self.0.iter().find(|(b, _)| *b == boundary);
+        let (_, latents) = found.ok_or_else(|| anyhow::anyhow!("boundary {boundary} was not computed"))?;
+        Ok(latents.clone())
+    }
+}

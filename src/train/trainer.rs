@@ -1,0 +1,74 @@
+//! One student's training, step by step.
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{AdamW, Options, Schedule};
+use crate::flow::Student;
+
+/// What one optimizer step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Number of the step, from 1.
+    pub step: usize,
+    /// The objective on this step's batch, before the update.
+    pub loss: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Learning rate used.
+    pub lr: f64,
+}
+
+/// Trains one student on latents that it is given.
+pub struct Trainer {
+    /// The student.
+    pub student: Student,
+    /// Its options.
+    pub options: Options,
+    schedule: Schedule,
+    optimizer: AdamW,
+    step: usize,
+}
+
+impl Trainer {
+    /// A trainer at step 0.
+    ///
+    /// # Errors
+    /// If an option lies outside its range.
+    pub fn new(student: Student, options: Options) -> Result<Self> {
+        options.validate()?;
+        let optimizer = AdamW::new(student.velocity.parameters(), &options)?;
+        Ok(Self { schedule: Schedule::new(&options), optimizer, step: 0, student, options })
+    }
+
+    /// One step on a batch of latents. Which times it draws depends on the seed and the step alone.
+    ///
+    /// # Shapes
+    /// `x0`, `x1` (B, T, D).
+    ///
+    /// # Errors
+    /// If the loss or a gradient is not finite; the weights are then those of the last good step.
+    pub fn step(&mut self, x0: &Tensor, x1: &Tensor) -> Result<StepReport> {
+        let name = self.options.method;
+        let number = self.step + 1;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.options.seed);
+        rng.set_stream(number as u64);
+        let loss = name.loss(self.student.velocity.as_ref(), x0, x1, &self.options, &mut rng)?;
+        let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        let diverged = || {
+            format!(
+                "{name} diverged at step {number}: the weights are kept as they were after step {}; \
+                 a smaller lr (now {}) or clip (now {}) may help",
+                self.step, self.options.lr, self.options.clip
+            )
+        };
+        ensure!(value.is_finite(), "the loss is {value}: {}", diverged());
+        let gradients = loss.backward()?;
+        let lr = self.schedule.lr(self.step);
+        let grad_norm = self.optimizer.step(&gradients, lr).with_context(diverged)?;
+        self.step = number;
+        Ok(StepReport { step: number, loss: value, grad_norm, lr })
+    }
+}
