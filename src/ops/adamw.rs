@@ -1,6 +1,6 @@
 //! One AdamW update (Loshchilov & Hutter, arXiv 1711.05101) and the global gradient norm.
 
-use candle_core::{CpuStorage, DType, InplaceOpN, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 
 use super::kernel::{self, GRAIN, elements, lane_sum, vectorised, with_elements};
@@ -79,12 +79,12 @@ struct FirstMoment<'a>(&'a Update);
 struct SecondMoment<'a>(&'a Update);
 struct Step<'a>(&'a Update);
 
-impl InplaceOpN<1> for FirstMoment<'_> {
+impl InplaceOp2 for FirstMoment<'_> {
     fn name(&self) -> &'static str {
         "adamw_first_moment"
     }
 
-    fn cpu_fwd(&self, m: &mut CpuStorage, m_l: &Layout, [(g, g_l)]: [(&CpuStorage, &Layout); 1]) -> Result<()> {
+    fn cpu_fwd(&self, m: &mut CpuStorage, m_l: &Layout, g: &CpuStorage, g_l: &Layout) -> Result<()> {
         let beta = self.0.beta1 as f32;
         let gain = ((1.0 - self.0.beta1) * self.0.gradient_scale) as f32;
         accumulate(elements_mut(m, m_l)?, elements(g, g_l)?, |m, g| beta * m + gain * g);
@@ -92,12 +92,12 @@ impl InplaceOpN<1> for FirstMoment<'_> {
     }
 }
 
-impl InplaceOpN<1> for SecondMoment<'_> {
+impl InplaceOp2 for SecondMoment<'_> {
     fn name(&self) -> &'static str {
         "adamw_second_moment"
     }
 
-    fn cpu_fwd(&self, v: &mut CpuStorage, v_l: &Layout, [(g, g_l)]: [(&CpuStorage, &Layout); 1]) -> Result<()> {
+    fn cpu_fwd(&self, v: &mut CpuStorage, v_l: &Layout, g: &CpuStorage, g_l: &Layout) -> Result<()> {
         let beta = self.0.beta2 as f32;
         let gain = ((1.0 - self.0.beta2) * self.0.gradient_scale.powi(2)) as f32;
         accumulate(elements_mut(v, v_l)?, elements(g, g_l)?, |v, g| beta * v + gain * g * g);
@@ -105,13 +105,20 @@ impl InplaceOpN<1> for SecondMoment<'_> {
     }
 }
 
-impl InplaceOpN<2> for Step<'_> {
+impl InplaceOp3 for Step<'_> {
     fn name(&self) -> &'static str {
         "adamw_step"
     }
 
-    fn cpu_fwd(&self, w: &mut CpuStorage, w_l: &Layout, moments: [(&CpuStorage, &Layout); 2]) -> Result<()> {
-        let [(m, m_l), (v, v_l)] = moments;
+    fn cpu_fwd(
+        &self,
+        w: &mut CpuStorage,
+        w_l: &Layout,
+        m: &CpuStorage,
+        m_l: &Layout,
+        v: &CpuStorage,
+        v_l: &Layout,
+    ) -> Result<()> {
         let (c1, c2) = self.0.corrections();
         let keep = (1.0 - self.0.lr * self.0.weight_decay) as f32;
         let (rate, c2, eps) = ((self.0.lr / c1) as f32, (1.0 / c2) as f32, self.0.eps as f32);
