@@ -20,3 +20,5 @@ pub use skip::Skip;
 pub use student::{Integration, Student};
 pub use velocity::VelocityField;
 pub use walking::{hybrid_loss, walk, walk_times, walking_loss};
+
+pub use generate::StudentDecoder;
