@@ -10,6 +10,10 @@ use super::weights::Weights;
 use super::{Cache, Config, Layer, LayerContext, Norm, checkpoint, hub, tokenizer};
 use crate::ops::{self, Rotary};
 
+mod checks;
+#[cfg(test)]
+mod tests;
+
 /// A GPT-NeoX language model on plain tensors of one dtype on one device.
 #[derive(Clone)]
 pub struct Pythia {
@@ -115,28 +119,6 @@ impl Pythia {
         Ok(self.embed_in.index_select(&ids, 0)?.reshape((*batch, *tokens, self.config.hidden_size))?)
     }
 
-    fn check_ids(&self, ids: &Tensor) -> Result<Tensor> {
-        let dtype = ids.dtype();
-        ensure!(
-            matches!(dtype, DType::U32 | DType::I64),
-            "token ids must be u32 or i64, got {}",
-            dtype.as_str()
-        );
-        let flat = ids.flatten_all()?;
-        let values = flat.to_device(&Device::Cpu)?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-        let vocabulary = self.config.vocab_size;
-        if let Some(id) = values.iter().find(|id| !(0..vocabulary as i64).contains(id)) {
-            bail!("token id {id} is outside the model's vocabulary 0..={}", vocabulary - 1);
-        }
-        Ok(flat.to_dtype(DType::U32)?)
-    }
-
-    fn check_length(&self, tokens: usize) -> Result<()> {
-        let most = self.config.max_position_embeddings;
-        ensure!(tokens <= most, "{tokens} tokens are more than the model's context of {most}");
-        Ok(())
-    }
-
     /// The residual stream at a boundary.
     ///
     /// # Shapes
@@ -194,30 +176,6 @@ impl Pythia {
     /// Those of [`Pythia::embed`].
     pub fn embed_cached(&self, ids: &Tensor, cache: &Cache) -> Result<Tensor> {
         self.embed_from(ids, cache.len())
-    }
-
-    fn check_boundaries(&self, from: usize, to: usize) -> Result<()> {
-        let last = self.layers.len();
-        for boundary in [from, to] {
-            ensure!(
-                boundary <= last,
-                "boundary {boundary} does not exist: the model has boundaries 0..={last}"
-            );
-        }
-        ensure!(from <= to, "cannot run backwards from boundary {from} to boundary {to}");
-        Ok(())
-    }
-
-    /// Number of tokens of latents that fit this model.
-    fn check_latents(&self, x: &Tensor) -> Result<usize> {
-        let width = self.config.hidden_size;
-        let [_, tokens, d] = x.dims() else {
-            bail!("latents must have the shape (batch, tokens, {width}), got {:?}", x.dims());
-        };
-        ensure!(*d == width, "latents must have the shape (batch, tokens, {width}), got {:?}", x.dims());
-        let (theirs, ours) = (x.dtype().as_str(), self.dtype().as_str());
-        ensure!(theirs == ours, "latents are {theirs}, but the model computes in {ours}");
-        Ok(*tokens)
     }
 
     /// The final layer norm, which turns boundary L into the input of the unembedding.
@@ -309,6 +267,3 @@ impl fmt::Debug for Pythia {
             .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -128,6 +128,7 @@ fn refuses_boundaries_and_latents_that_do_not_fit() {
     assert!(refusal(model.run(&narrow, 0, 1)).contains("(batch, tokens, 16), got [1, 2, 15]"));
     assert!(refusal(model.head(&x.get(0).unwrap())).contains("got [2, 16]"));
     assert!(refusal(model.run(&x.to_dtype(DType::BF16).unwrap(), 0, 1)).contains("latents are bf16"));
+    assert!(refusal(model.run(&x.narrow(1, 0, 0).unwrap(), 0, 1)).contains("there are no latents"));
     let long = x.repeat((1, 5, 1)).unwrap();
     assert!(refusal(model.run(&long, 0, 1)).contains("10 tokens are more than the model's context of 8"));
 }
