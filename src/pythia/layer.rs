@@ -124,11 +124,8 @@ impl Layer {
     /// # Shapes
     /// `x` (B, T, D), result the same.
     pub fn forward_cached(&self, x: &Tensor, context: &LayerContext, cache: &mut KvCache) -> Result<Tensor> {
-        let qkv = self.query_key_value.forward(&self.input_layernorm.forward(x, context.eps)?)?;
-        let start = cache.current_seq_len();
-        let (q, k, v) = ops::attention::split(&qkv, &context.rotary, context.heads, start)?;
-        let (k, v) = cache.append(&k, &v)?;
-        let attention = self.dense.forward(&ops::attention::attend(&q, &k, &v)?)?;
+        let attention =
+            self.attention_cached(&self.input_layernorm.forward(x, context.eps)?, context, cache)?;
         self.residual(x, &attention, context)
     }
 
@@ -139,6 +136,23 @@ impl Layer {
     pub fn attention(&self, normal: &Tensor, context: &LayerContext) -> Result<Tensor> {
         let qkv = self.query_key_value.forward(normal)?;
         self.dense.forward(&ops::attention::causal(&qkv, &context.rotary, context.heads)?)
+    }
+
+    /// The attention branch for the next T tokens after those that `cache` has seen; they join it.
+    ///
+    /// # Shapes
+    /// `normal` (B, T, D), result the same.
+    pub fn attention_cached(
+        &self,
+        normal: &Tensor,
+        context: &LayerContext,
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
+        let qkv = self.query_key_value.forward(normal)?;
+        let start = cache.current_seq_len();
+        let (q, k, v) = ops::attention::split(&qkv, &context.rotary, context.heads, start)?;
+        let (k, v) = cache.append(&k, &v)?;
+        self.dense.forward(&ops::attention::attend(&q, &k, &v)?)
     }
 
     /// The MLP branch of an input that is normalised already.

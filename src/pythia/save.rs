@@ -69,10 +69,18 @@ fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = write(&temporary).and_then(|()| Ok(fs::rename(&temporary, path)?));
+    let written = fill(&temporary, write).and_then(|()| Ok(fs::rename(&temporary, path)?));
     if written.is_err() {
         // The error that matters is the first one.
         let _ = fs::remove_file(&temporary);
     }
     written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn fill(temporary: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    // The writer of safetensors makes files that only their owner may read; this one is as any new file.
+    let ordinary = fs::File::create(temporary)?.metadata()?.permissions();
+    write(temporary)?;
+    fs::set_permissions(temporary, ordinary)?;
+    Ok(fs::File::open(temporary)?.sync_all()?)
 }

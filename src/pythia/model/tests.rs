@@ -163,6 +163,13 @@ fn saving_writes_a_folder_that_loads_the_same() {
         .collect();
     files.sort();
     assert_eq!(files, ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]);
+    let permissions = |name: &str| std::fs::metadata(path.join(name)).unwrap().permissions();
+    std::fs::write(path.join("plain"), "").unwrap();
+    assert_eq!(
+        permissions("model.safetensors"),
+        permissions("plain"),
+        "weights are as readable as any new file"
+    );
     let info = Info::read(path.to_str().unwrap()).unwrap();
     assert_eq!((info.config.num_hidden_layers, info.dtypes), (3, vec!["BF16".to_string()]));
     assert_eq!(info.config.dtype.as_deref(), Some("bfloat16"));
