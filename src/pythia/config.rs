@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn refuses_impossible_numbers_by_name_and_value() {
-        let cases: [(fn(&mut Config), &str); 10] = [
+        type Change = fn(&mut Config);
+        let cases: [(Change, &str); 10] = [
             (|c| c.hidden_size = 0, "`hidden_size` is 0, but must lie in 1..="),
             (|c| c.num_hidden_layers = 0, "`num_hidden_layers` is 0"),
             (|c| c.vocab_size = usize::MAX, "`vocab_size` is 18446744073709551615"),
