@@ -12,9 +12,10 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// Tables for `positions` positions; `rotated` (even) is the number of leading channels of a head that turn.
+    /// Tables for `positions` positions; `rotated` is the number of leading channels of a head that turn.
+    /// An odd r gives (r+1)/2 frequencies, still of the exponent `−2i/r`, and r + 1 channels turn.
     pub fn new(rotated: usize, base: f64, positions: usize, device: &Device) -> Result<Self> {
-        let half = rotated / 2;
+        let half = rotated.div_ceil(2);
         let angle = |p: usize, i: usize| {
             // Frequencies are rounded to f32 before the product, as the checkpoints' own code does.
             let frequency = (1.0 / base.powf(2.0 * i as f64 / rotated as f64)) as f32;

@@ -1,0 +1,43 @@
+//! The two kinds of weights a layer holds.
+
+use candle_core::{Result, Tensor};
+
+use crate::ops;
+
+/// Scale and shift of a layer norm: `y = (x − mean) / √(var + eps) ⊙ weight + bias`.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// (D)
+    pub weight: Tensor,
+    /// (D)
+    pub bias: Tensor,
+}
+
+impl Norm {
+    /// Normalises the last dimension.
+    ///
+    /// # Shapes
+    /// `x` (B, T, D), result the same.
+    pub fn forward(&self, x: &Tensor, eps: f64) -> Result<Tensor> {
+        ops::layer_norm(x, &self.weight, &self.bias, eps)
+    }
+}
+
+/// An affine map `y = x·Wᵀ + b`, or a linear one where the bias is absent.
+#[derive(Clone, Debug)]
+pub struct Affine {
+    /// (O, I)
+    pub weight: Tensor,
+    /// (O)
+    pub bias: Option<Tensor>,
+}
+
+impl Affine {
+    /// Maps the last dimension.
+    ///
+    /// # Shapes
+    /// `x` (…, I), result (…, O).
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+}

@@ -1,0 +1,172 @@
+//! One residual layer of GPT-NeoX.
+
+use candle_core::{Device, Result, Tensor};
+use candle_nn::kv_cache::KvCache;
+
+use super::{Affine, Config, Norm};
+use crate::ops::{self, Activation, Rotary};
+
+/// Weights of one layer, named as in Hugging Face checkpoints.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Norm in front of the attention.
+    pub input_layernorm: Norm,
+    /// Norm in front of the MLP.
+    pub post_attention_layernorm: Norm,
+    /// Packed projection D → H·3·C; each head's query, key and value lie side by side.
+    pub query_key_value: Affine,
+    /// The attention's output projection D → D.
+    pub dense: Affine,
+    /// The MLP's first projection.
+    pub dense_h_to_4h: Affine,
+    /// The MLP's second projection.
+    pub dense_4h_to_h: Affine,
+}
+
+/// What all layers of a model share.
+#[derive(Clone, Debug)]
+pub struct LayerContext {
+    /// Heads H.
+    pub heads: usize,
+    /// The eps of the layer norms.
+    pub eps: f64,
+    /// Parallel (Pythia) or sequential residual.
+    pub parallel: bool,
+    /// Non-linearity of the MLP.
+    pub activation: Activation,
+    /// Tables of the rotary embedding.
+    pub rotary: Rotary,
+}
+
+impl LayerContext {
+    /// The shared part of a model, with rotary tables for its longest sequence.
+    pub fn new(config: &Config, device: &Device) -> Result<Self> {
+        let positions = config.max_position_embeddings;
+        Ok(Self {
+            heads: config.num_attention_heads,
+            eps: config.layer_norm_eps,
+            parallel: config.use_parallel_residual,
+            activation: config.hidden_act,
+            rotary: Rotary::new(config.rotary_dims(), config.rope_theta, positions, device)?,
+        })
+    }
+}
+
+impl Layer {
+    /// Assembles a layer; `tensor(name, shape)` supplies each weight.
+    ///
+    /// # Errors
+    /// Those of `tensor`.
+    pub fn build(
+        config: &Config,
+        mut tensor: impl FnMut(&str, &[usize]) -> anyhow::Result<Tensor>,
+    ) -> anyhow::Result<Self> {
+        let (d, inner) = (config.hidden_size, config.intermediate_size);
+        let attention_bias = config.attention_bias;
+        let mut affine = |name: &str, rows: usize, columns: usize, bias: bool| {
+            let weight = tensor(&format!("{name}.weight"), &[rows, columns])?;
+            let bias = bias.then(|| tensor(&format!("{name}.bias"), &[rows])).transpose()?;
+            anyhow::Ok(Affine { weight, bias })
+        };
+        let query_key_value = affine("attention.query_key_value", 3 * d, d, attention_bias)?;
+        let dense = affine("attention.dense", d, d, attention_bias)?;
+        let dense_h_to_4h = affine("mlp.dense_h_to_4h", inner, d, true)?;
+        let dense_4h_to_h = affine("mlp.dense_4h_to_h", d, inner, true)?;
+        let mut norm = |name: &str| {
+            let weight = tensor(&format!("{name}.weight"), &[d])?;
+            anyhow::Ok(Norm { weight, bias: tensor(&format!("{name}.bias"), &[d])? })
+        };
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            query_key_value,
+            dense,
+            dense_h_to_4h,
+            dense_4h_to_h,
+        })
+    }
+
+    /// Every weight with its name inside the layer (`attention.dense.weight`, …).
+    pub fn tensors(&self) -> Vec<(String, &Tensor)> {
+        let norms = [
+            ("input_layernorm", &self.input_layernorm),
+            ("post_attention_layernorm", &self.post_attention_layernorm),
+        ];
+        let affines = [
+            ("attention.query_key_value", &self.query_key_value),
+            ("attention.dense", &self.dense),
+            ("mlp.dense_h_to_4h", &self.dense_h_to_4h),
+            ("mlp.dense_4h_to_h", &self.dense_4h_to_h),
+        ];
+        let norms = norms.into_iter().map(|(name, norm)| (name, &norm.weight, Some(&norm.bias)));
+        let affines = affines.into_iter().map(|(name, affine)| (name, &affine.weight, affine.bias.as_ref()));
+        norms
+            .chain(affines)
+            .flat_map(|(name, weight, bias)| {
+                let bias = bias.map(|bias| (format!("{name}.bias"), bias));
+                std::iter::once((format!("{name}.weight"), weight)).chain(bias)
+            })
+            .collect()
+    }
+
+    /// Carries latents over the layer, whole sequences at once:
+    /// parallel `x + attn(ln₁(x)) + mlp(ln₂(x))`, sequential `h = x + attn(ln₁(x))`, `h + mlp(ln₂(h))`.
+    ///
+    /// # Shapes
+    /// `x` (B, T, D), result the same.
+    pub fn forward(&self, x: &Tensor, context: &LayerContext) -> Result<Tensor> {
+        let attention = self.attention(&self.input_layernorm.forward(x, context.eps)?, context)?;
+        self.residual(x, &attention, context)
+    }
+
+    /// The same for the next T tokens after those that `cache` has seen; they join it.
+    ///
+    /// # Shapes
+    /// `x` (B, T, D), result the same.
+    pub fn forward_cached(&self, x: &Tensor, context: &LayerContext, cache: &mut KvCache) -> Result<Tensor> {
+        let attention =
+            self.attention_cached(&self.input_layernorm.forward(x, context.eps)?, context, cache)?;
+        self.residual(x, &attention, context)
+    }
+
+    /// The attention branch of an input that is normalised already.
+    ///
+    /// # Shapes
+    /// `normal` (B, T, D), result the same.
+    pub fn attention(&self, normal: &Tensor, context: &LayerContext) -> Result<Tensor> {
+        let qkv = self.query_key_value.forward(normal)?;
+        self.dense.forward(&ops::attention::causal(&qkv, &context.rotary, context.heads)?)
+    }
+
+    /// The attention branch for the next T tokens after those that `cache` has seen; they join it.
+    ///
+    /// # Shapes
+    /// `normal` (B, T, D), result the same.
+    pub fn attention_cached(
+        &self,
+        normal: &Tensor,
+        context: &LayerContext,
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
+        let qkv = self.query_key_value.forward(normal)?;
+        let start = cache.current_seq_len();
+        let (q, k, v) = ops::attention::split(&qkv, &context.rotary, context.heads, start)?;
+        let (k, v) = cache.append(&k, &v)?;
+        self.dense.forward(&ops::attention::attend(&q, &k, &v)?)
+    }
+
+    /// The MLP branch of an input that is normalised already.
+    ///
+    /// # Shapes
+    /// `normal` (B, T, D), result the same.
+    pub fn mlp(&self, normal: &Tensor, context: &LayerContext) -> Result<Tensor> {
+        self.dense_4h_to_h.forward(&context.activation.apply(&self.dense_h_to_4h.forward(normal)?)?)
+    }
+
+    fn residual(&self, x: &Tensor, attention: &Tensor, context: &LayerContext) -> Result<Tensor> {
+        let after = (x + attention)?;
+        let seen = if context.parallel { x } else { &after };
+        let normal = self.post_attention_layernorm.forward(seen, context.eps)?;
+        after + self.mlp(&normal, context)?
+    }
+}
