@@ -1,1 +1,44 @@
-//! Room `results`.
+//! Run folders, Parquet tables and SQL over them. The only room that knows Polars.
+//!
+//! A run is a folder `runs/<id>/` with
+//!
+//! | file | holds |
+//! |---|---|
+//! | `run.json` | name, tags, script, options, seed, device, versions, revision, machine, start, end, status ([`RunRecord`]) |
+//! | `results.parquet` | the rows that [`Run::log`] took, with leading columns `run` (the name) and `run_id` |
+//! | `training.parquet` | the rows that [`Run::log_training`] took, likewise |
+//!
+//! [`Run`] writes one, [`query`] reads all of them as the tables `results`, `training` and `runs`.
+
+pub mod atomic;
+mod catalog;
+pub mod environment;
+mod explain;
+mod frame;
+mod list;
+mod name;
+mod parquet;
+mod query;
+mod record;
+mod render;
+mod run;
+mod run_table;
+mod table;
+mod union;
+mod value;
+
+pub use catalog::{Catalog, Entry};
+pub use frame::Frame;
+pub use list::list;
+pub use name::sanitise;
+pub use query::{Answer, query};
+pub use record::{RunInfo, RunRecord, SCHEMA, Status};
+pub use run::Run;
+pub use value::{Row, Value};
+
+const RECORD: &str = "run.json";
+const RESULTS: &str = "results.parquet";
+const TRAINING: &str = "training.parquet";
+
+/// Columns that every table carries; scripts cannot log under these names.
+const RESERVED: [&str; 3] = ["run", "run_id", "latest"];

@@ -1,0 +1,97 @@
+//! Errors on their way to the user: one clear line each, and an exit code.
+
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::process::ExitCode;
+
+use anyhow::{Error, Result};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+/// `EX_SOFTWARE` of BSD's sysexits.
+const INTERNAL: u8 = 70;
+
+/// A command line that parses but asks for something contradictory.
+#[derive(Debug)]
+pub(super) struct UsageError(pub &'static str);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Runs the program and turns what it returns into an exit code: 0 for success, 1 for an error, which is
+/// printed with its causes, 2 for wrong usage, 70 for a panic.
+pub fn catch(program: impl FnOnce() -> Result<()>) -> ExitCode {
+    match panic::catch_unwind(AssertUnwindSafe(program)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprint!("{}", describe(&error));
+            ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILED })
+        }
+        Err(_) => ExitCode::from(INTERNAL),
+    }
+}
+
+/// Makes a panic print one line that asks for a report, in place of a backtrace.
+pub fn report_panics_in_one_line() {
+    panic::set_hook(Box::new(|info| eprintln!("{}", describe_panic(info))));
+}
+
+/// `error: …`, then one indented line for each cause that its text does not already contain.
+fn describe(error: &Error) -> String {
+    let mut text = format!("error: {error}\n");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += &format!("  because: {}\n", cause.trim_end());
+        }
+    }
+    text
+}
+
+fn describe_panic(info: &PanicHookInfo) -> String {
+    let message = info.payload_as_str().unwrap_or("no message").replace('\n', " ");
+    let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+    format!("internal error: {message}{place}; please report this together with the command line")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn causes_stand_on_their_own_lines() {
+        let error = Err::<(), _>(anyhow!("No such file"))
+            .context("cannot read run.json")
+            .context("cannot list the runs")
+            .unwrap_err();
+        let lines = "error: cannot list the runs\n  because: cannot read run.json\n  because: No such file\n";
+        assert_eq!(describe(&error), lines);
+    }
+
+    #[test]
+    fn a_cause_is_not_said_twice() {
+        let error = Err::<(), _>(anyhow!("disk full")).context("cannot write: disk full").unwrap_err();
+        assert_eq!(describe(&error), "error: cannot write: disk full\n");
+    }
+
+    #[test]
+    fn every_ending_has_its_exit_code() {
+        let code = |program: fn() -> Result<()>| format!("{:?}", catch(program));
+        let expected = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(|| Ok(())), expected(0));
+        assert_eq!(code(|| Err(anyhow!("no"))), expected(1));
+        assert_eq!(code(|| Err(UsageError("no").into())), expected(2));
+        assert_eq!(code(|| panic!("a bug")), expected(70));
+    }
+
+    #[test]
+    fn usage_errors_are_told_from_others() {
+        assert!(Error::new(UsageError("needs --output")).context("more").is::<UsageError>());
+        assert!(!anyhow!("else").is::<UsageError>());
+    }
+}

@@ -1,0 +1,92 @@
+//! `--format` and `--output`: how and where tables are written.
+
+use std::ffi::OsStr;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use super::failure::UsageError;
+use crate::results::{Frame, atomic};
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Aligned columns for the eye, numbers rounded.
+    Table,
+    /// Comma-separated values, full precision.
+    Csv,
+    /// An array of objects, full precision.
+    Json,
+    /// A Markdown table, numbers rounded.
+    Markdown,
+    /// A Parquet file; needs --output.
+    Parquet,
+}
+
+/// The options of a subcommand that prints a table.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// How the table is written [default: by the ending of --output, else table].
+    #[arg(long, short, value_enum, hide_possible_values = false)]
+    format: Option<Format>,
+    /// File to write, whole or not at all, instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The format to write.
+    ///
+    /// # Errors
+    /// When Parquet was asked for without a file to hold it.
+    pub fn check(&self) -> Result<Format> {
+        let by_ending = || self.output.as_deref().and_then(by_ending);
+        let format = self.format.or_else(by_ending).unwrap_or(Format::Table);
+        if format == Format::Parquet && self.output.is_none() {
+            bail!(UsageError("--format parquet needs --output FILE: a terminal cannot show it"));
+        }
+        Ok(format)
+    }
+
+    pub fn write(&self, frame: &Frame, format: Format) -> Result<()> {
+        let text = match (format, &self.output) {
+            (Format::Parquet, Some(path)) => return frame.write_parquet(path),
+            (Format::Csv, _) => frame.to_csv(),
+            (Format::Json, _) => frame.to_json(),
+            (Format::Markdown, _) => frame.to_markdown(),
+            (Format::Table | Format::Parquet, _) => frame.to_text(),
+        };
+        match &self.output {
+            Some(path) => atomic::write(path, |w| Ok(w.write_all(text.as_bytes())?)),
+            None => print(&text),
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+/// Shows warnings, which `--quiet` does not silence.
+pub(super) fn warn(warnings: &[String]) {
+    for line in warnings {
+        eprintln!("warning: {line}");
+    }
+}
+
+fn by_ending(path: &Path) -> Option<Format> {
+    match path.extension().and_then(OsStr::to_str)? {
+        "csv" => Some(Format::Csv),
+        "json" => Some(Format::Json),
+        "md" => Some(Format::Markdown),
+        "parquet" => Some(Format::Parquet),
+        _ => None,
+    }
+}
