@@ -1,0 +1,240 @@
+//! Students and skip baselines, read from the rows that `scripts/ablate_steps.lua` logs.
+
+use super::input::{Record, Table};
+
+/// A quality measure of a student, always "lower is better".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    Kl,
+    Nmse,
+    Ppl,
+}
+
+impl Metric {
+    pub const ALL: [Metric; 3] = [Metric::Kl, Metric::Nmse, Metric::Ppl];
+
+    /// The name of its column.
+    pub fn column(self) -> &'static str {
+        match self {
+            Metric::Kl => "kl",
+            Metric::Nmse => "nmse",
+            Metric::Ppl => "ppl",
+        }
+    }
+}
+
+/// The mean and the extremes of a measure over repeated rows (seeds).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measure {
+    pub mean: f64,
+    pub low: f64,
+    pub high: f64,
+    pub count: usize,
+}
+
+impl Measure {
+    fn of(values: impl Iterator<Item = f64>) -> Option<Measure> {
+        let values: Vec<f64> = values.collect();
+        (!values.is_empty()).then(|| Measure {
+            mean: values.iter().sum::<f64>() / values.len() as f64,
+            low: values.iter().copied().fold(f64::INFINITY, f64::min),
+            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            count: values.len(),
+        })
+    }
+}
+
+/// What students and skip baselines have in common.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    measures: [Option<Measure>; 3],
+    pub teacher_ppl: Option<f64>,
+    /// Layers the model is shorter by.
+    pub layers_removed: Option<i64>,
+    /// Parameters removed, net of those the flow adds.
+    pub params_removed: Option<f64>,
+}
+
+impl Outcome {
+    fn of(records: &[Record]) -> Outcome {
+        let measure = |metric: Metric| Measure::of(records.iter().filter_map(|r| r.number(metric.column())));
+        let first = |name| records.iter().find_map(|record| record.number(name));
+        Outcome {
+            measures: Metric::ALL.map(measure),
+            teacher_ppl: first("teacher_ppl"),
+            layers_removed: records.iter().find_map(|record| record.whole("layers_removed")),
+            params_removed: first("params_removed"),
+        }
+    }
+
+    pub fn measure(&self, metric: Metric) -> Option<Measure> {
+        self.measures[metric as usize]
+    }
+
+    pub fn mean(&self, metric: Metric) -> Option<f64> {
+        self.measure(metric).map(|measure| measure.mean)
+    }
+}
+
+/// One way to run one trained flow: `k` steps of a solver.
+#[derive(Debug, Clone)]
+pub struct Student {
+    pub run: String,
+    pub method: String,
+    pub solver: String,
+    pub k: i64,
+    pub outcome: Outcome,
+}
+
+/// The teacher without some of its layers.
+#[derive(Debug, Clone)]
+pub struct Skip {
+    /// As in `skip-2 best`.
+    pub label: String,
+    /// Number of layers left out.
+    pub layers: i64,
+    pub outcome: Outcome,
+}
+
+/// All that was measured about one block `{m,n}`.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// As written in the rows, `{6,12}`; empty where the rows name none.
+    pub name: String,
+    pub students: Vec<Student>,
+    pub skips: Vec<Skip>,
+}
+
+impl Block {
+    /// The number of layers of the block, `n - m`.
+    pub fn width(&self) -> Option<i64> {
+        let (from, to) = self.name.trim_matches(['{', '}', ' ']).split_once(',')?;
+        Some(to.trim().parse::<i64>().ok()? - from.trim().parse::<i64>().ok()?)
+    }
+
+    /// The student with the lowest KL.
+    pub fn best(&self) -> Option<&Student> {
+        lowest(self.students.iter())
+    }
+
+    /// The best student of every method, in order of first appearance.
+    pub fn best_of_methods(&self) -> Vec<&Student> {
+        let mut methods: Vec<&str> = Vec::new();
+        for student in &self.students {
+            if !methods.contains(&student.method.as_str()) {
+                methods.push(&student.method);
+            }
+        }
+        methods
+            .iter()
+            .filter_map(|method| lowest(self.students.iter().filter(|s| s.method == *method)))
+            .collect()
+    }
+
+    /// The best KL of the baselines that leave out this many layers.
+    pub fn skip_kl(&self, layers: i64) -> Option<f64> {
+        let same = self.skips.iter().filter(|skip| skip.layers == layers);
+        same.filter_map(|skip| skip.outcome.mean(Metric::Kl)).min_by(f64::total_cmp)
+    }
+}
+
+fn lowest<'a>(students: impl Iterator<Item = &'a Student>) -> Option<&'a Student> {
+    students
+        .filter_map(|student| student.outcome.mean(Metric::Kl).map(|kl| (kl, student)))
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, student)| student)
+}
+
+/// An ablation over blocks, methods, solvers and numbers of steps.
+#[derive(Debug, Clone)]
+pub struct Ablation {
+    pub blocks: Vec<Block>,
+    /// Rows without a finite KL, left out of sentences and KL charts.
+    pub without_kl: usize,
+}
+
+impl Ablation {
+    /// Reads an ablation; `None` where the rows have other columns (a user's own log).
+    ///
+    /// Rows of the same run name, method, block, solver and k are repetitions and become one mean. A skip baseline
+    /// without a block belongs to every block.
+    pub fn read(table: &Table) -> Option<Ablation> {
+        if !table.has("method") || !Metric::ALL.iter().any(|metric| table.has(metric.column())) {
+            return None;
+        }
+        let (skips, flows): (Vec<_>, Vec<_>) = table.records().partition(is_skip);
+        let flows: Vec<Record> =
+            flows.into_iter().filter(|r| r.text("method").is_some() && r.whole("k").is_some()).collect();
+        let mut names: Vec<&str> = Vec::new();
+        for record in flows.iter().chain(&skips) {
+            let name = record.text("block").unwrap_or_default();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if names.len() > 1 && flows.iter().all(|record| record.text("block").is_some()) {
+            names.retain(|name| !name.is_empty());
+        }
+        let blocks: Vec<Block> = names.iter().map(|name| read_block(name, &flows, &skips)).collect();
+        let without_kl = flows.iter().chain(&skips).filter(|record| record.number("kl").is_none()).count();
+        blocks
+            .iter()
+            .any(|block| !block.students.is_empty() || !block.skips.is_empty())
+            .then_some(Ablation { blocks, without_kl: if table.has("kl") { without_kl } else { 0 } })
+    }
+}
+
+fn is_skip(record: &Record) -> bool {
+    record.text("kind") == Some("skip") || record.text("method") == Some("skip")
+}
+
+fn read_block(name: &str, flows: &[Record], skips: &[Record]) -> Block {
+    let of_block = |record: &&Record| record.text("block").unwrap_or_default() == name;
+    let text = |record: &Record, column| record.text(column).unwrap_or_default().to_string();
+    let students = grouped(flows.iter().filter(of_block), |record| {
+        (
+            text(record, "run"),
+            text(record, "method"),
+            text(record, "solver"),
+            record.whole("k").unwrap_or_default(),
+        )
+    });
+    let mut students: Vec<Student> = students
+        .into_iter()
+        .map(|((run, method, solver, k), records)| Student {
+            run,
+            method,
+            solver,
+            k,
+            outcome: Outcome::of(&records),
+        })
+        .collect();
+    students.sort_by_key(|student| student.k);
+
+    let skips = skips.iter().filter(|record| record.text("block").is_none() || of_block(record));
+    let skips = grouped(skips, |record| {
+        let layers = record.whole("count").or(record.whole("layers_removed")).unwrap_or_default();
+        (layers, record.text("label").map_or_else(|| format!("skip-{layers}"), str::to_string))
+    });
+    let mut skips: Vec<Skip> = skips
+        .into_iter()
+        .map(|((layers, label), records)| Skip { label, layers, outcome: Outcome::of(&records) })
+        .collect();
+    skips.sort_by_key(|skip| skip.layers);
+    Block { name: name.to_string(), students, skips }
+}
+
+fn grouped<'a, 'r: 'a, K: PartialEq>(
+    records: impl Iterator<Item = &'a Record<'r>>,
+    key: impl Fn(&Record<'r>) -> K,
+) -> Vec<(K, Vec<Record<'r>>)> {
+    let mut groups: Vec<(K, Vec<Record>)> = Vec::new();
+    for record in records {
+        let key = key(record);
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(*record),
+            None => groups.push((key, vec![*record])),
+        }
+    }
+    groups
+}

@@ -1,0 +1,225 @@
+//! The whole page, made from rows and read back.
+
+use super::input::{Cell, Report};
+use super::samples::{ablation, results, run, skip, student, table, text};
+use super::{page, verdict, write};
+use crate::report::ablation::Ablation;
+
+const ATTACK: &str = "</script><script>alert(1)</script><img src=x onerror=alert(2)>";
+
+fn render(report: &Report) -> String {
+    page::render(report).unwrap()
+}
+
+/// The page without Plotly's own text.
+fn own(html: &str) -> String {
+    let plotly = html.find("<script type=\"text/javascript\">").unwrap_or(html.len());
+    let end = html[plotly..].find("</script>").map_or(html.len(), |at| plotly + at);
+    format!("{}{}", &html[..plotly], &html[end..])
+}
+
+fn judged(rows: Vec<Vec<Cell>>) -> verdict::Verdict {
+    let report = Report { results: results(rows), ..Report::default() };
+    verdict::verdict(&report, Ablation::read(&report.results).as_ref())
+}
+
+#[test]
+fn plotly_is_there_once_and_nothing_is_loaded() {
+    let html = render(&ablation(40));
+    assert_eq!(html.matches("plotly.js v").count(), 1);
+    assert!(!html.contains("MathJax.js") && !own(&html).contains("MathJax"));
+    let own = own(&html).to_lowercase();
+    assert!(own.len() < 400_000, "{} bytes beside Plotly", own.len());
+    for load in ["src=", "href=\"http", "@import", "url(", "http://", "https://", "//cdn", "fetch("] {
+        assert!(!own.contains(load), "the page holds {load}");
+    }
+    assert!(own.contains("default-src 'none'"));
+}
+
+#[test]
+fn all_charts_have_words() {
+    let html = render(&ablation(40));
+    for id in ["kl-0", "nmse-0", "ppl-0", "kl-1", "nmse-1", "ppl-1", "training-0", "training-1", "parameters"]
+    {
+        for part in [
+            format!("class=\"chart\" id=\"{id}\""),
+            format!("data-chart=\"{id}\""),
+            format!("\"reading-{id}\""),
+        ] {
+            assert!(html.contains(&part), "{part}");
+        }
+    }
+    assert_eq!(html.matches("How to read this:").count(), 9);
+    assert_eq!(html.matches("<figcaption").count(), 9);
+    assert!(html.contains("solver steps k") && html.contains("KL in nats per token"));
+}
+
+#[test]
+fn chart_data_is_json() {
+    let html = render(&ablation(40));
+    let mut found = 0;
+    for part in html.split("data-chart=").skip(1).filter(|part| part.starts_with('"')) {
+        let Some(json) = part.split_once('>').and_then(|(_, rest)| rest.split("</script>").next()) else {
+            continue;
+        };
+        let Ok(chart) = serde_json::from_str::<serde_json::Value>(json) else { continue };
+        assert!(!chart["data"].as_array().unwrap().is_empty());
+        found += 1;
+    }
+    assert_eq!(found, 9);
+}
+
+#[test]
+fn names_from_scripts_stay_text() {
+    let mut report = ablation(10);
+    report.title = ATTACK.into();
+    report.notes = vec![ATTACK.into()];
+    let mut record = run(ATTACK, ATTACK);
+    record.script.as_mut().unwrap().source = ATTACK.into();
+    record.script.as_mut().unwrap().path = ATTACK.into();
+    record.options = vec![(ATTACK.into(), ATTACK.into())];
+    record.environment = vec![(ATTACK.into(), ATTACK.into())];
+    record.arguments = vec![ATTACK.into()];
+    report.runs = vec![record, run("other", "other-1")];
+    for table in [&mut report.results, &mut report.training] {
+        for row in &mut table.rows {
+            for cell in row.iter_mut().filter(|cell| matches!(cell, Cell::Text(_))) {
+                if !matches!(cell.text(), Some("skip" | "flow")) {
+                    *cell = text(ATTACK);
+                }
+            }
+        }
+        table.columns.push(ATTACK.into());
+        for (at, row) in table.rows.iter_mut().enumerate() {
+            row.push(text(&format!("{ATTACK}{at}")));
+        }
+    }
+    let html = render(&report);
+    let own = own(&html).to_lowercase();
+    assert!(!own.contains("<script>alert") && !own.contains("<img"));
+    assert!(own.contains("&lt;script&gt;alert(1)"), "the name is shown");
+    // In charts Plotly would read a few tags, so they are escaped once for Plotly and once for the script element.
+    assert!(own.contains("\\u0026lt;img src=x"));
+    let plain = render(&ablation(10));
+    let scripts = |html: &str| html.matches("</script").count();
+    let charts = |html: &str| html.matches("<figure").count();
+    assert_eq!(scripts(&html) - charts(&html), scripts(&plain) - charts(&plain));
+}
+
+#[test]
+fn the_verdict_compares_with_skipping() {
+    let verdict = judged(vec![
+        student("fm", "{6,12}", "euler", 3, 0.407),
+        student("fw", "{6,12}", "midpoint", 3, 0.300),
+        skip("{6,12}", 2, "best", 0.500),
+        skip("{6,12}", 2, "middle", 0.600),
+        skip("{6,12}", 6, "best", 1.500),
+    ]);
+    let block = &verdict.blocks[0];
+    assert_eq!(
+        block.lead,
+        "Flow walking (fw) with midpoint, k = 3 is best: its KL is 0.300 nats per token, 0.600 × skip-2 (0.500) and \
+         0.200 × skipping the whole block (1.50). Its perplexity is 45.8, the teacher's 33.9."
+    );
+    assert_eq!(block.judgement, "It beats skip-2 and skipping the whole block.");
+    assert_eq!(block.caution, "");
+    assert_eq!(block.methods[0].against, ["0.814 ×, beats it", "0.271 ×, beats it"]);
+}
+
+#[test]
+fn the_verdict_admits_defeat() {
+    let rows = |kl| {
+        vec![
+            student("fm", "{6,12}", "euler", 3, kl),
+            skip("{6,12}", 2, "best", 0.2),
+            skip("{6,12}", 4, "best", 0.4),
+            skip("{6,12}", 6, "best", 0.9),
+        ]
+    };
+    let block = &judged(rows(0.3)).blocks[0];
+    assert_eq!(block.judgement, "It does not beat skip-2, but it beats skip-4 and skipping the whole block.");
+    assert_eq!(block.caution, "The two do not save the same: skip-2 leaves out 2 layers, the student 5.");
+    assert!(block.methods.is_empty(), "one method needs no comparison of methods");
+    assert_eq!(
+        judged(rows(1.0)).blocks[0].judgement,
+        "It does not beat skip-2, skip-4 or skipping the whole block."
+    );
+    let alone = judged(vec![student("fm", "{6,12}", "euler", 1, 0.3)]);
+    assert!(alone.blocks[0].judgement.starts_with("No skip baseline was measured"));
+}
+
+#[test]
+fn repetitions_are_averaged_and_lost_runs_are_told() {
+    let verdict = judged(vec![
+        student("fm", "{6,12}", "euler", 1, 0.2),
+        student("fm", "{6,12}", "euler", 1, 0.4),
+        student("fm", "{6,12}", "euler", 2, f64::NAN),
+    ]);
+    assert!(verdict.blocks[0].lead.contains("its KL is 0.300"), "{}", verdict.blocks[0].lead);
+    assert!(verdict.blocks[0].lead.ends_with("These are means of 2 repetitions."));
+    assert!(verdict.remarks[0].starts_with("1 row without a finite KL"), "{:?}", verdict.remarks);
+}
+
+#[test]
+fn other_columns_get_a_table_and_no_charts() {
+    let rows = vec![
+        vec![text("x"), Cell::Number(0.123_456), Cell::Bool(true)],
+        vec![text("y"), Cell::Null, Cell::Null],
+    ];
+    let report = Report {
+        title: "Mine".into(),
+        runs: vec![run("mine", "mine-1")],
+        results: table(&["thing", "value", "good"], rows),
+        ..Report::default()
+    };
+    let html = render(&report);
+    assert!(html.contains("This report shows 2 rows of results from 1 run."));
+    assert!(html.contains("<td class=n>0.1235") && html.contains("<td>yes"));
+    assert!(!html.contains("<figure") && !html.contains("plotly.js v"), "no charts, no library");
+}
+
+#[test]
+fn nothing_logged_is_still_a_page() {
+    let html = render(&Report { title: "Empty".into(), ..Report::default() });
+    assert!(html.contains("No results were logged.") && html.ends_with("</html>"));
+}
+
+#[test]
+fn two_hundred_runs_stay_small() {
+    let mut report = ablation(0);
+    let (rows, mut training) = (report.results.rows.clone(), Vec::new());
+    report.results.rows.clear();
+    for at in 0..200 {
+        let id = format!("ablate_steps-{at:03}");
+        report.runs.push(run("ablate_steps", &id));
+        for mut row in rows.iter().take(40).cloned() {
+            row[1] = text(&id);
+            report.results.rows.push(row);
+        }
+        for step in 0..1500 {
+            let loss = Cell::Number(1.0 / f64::from(step + 1));
+            training.push(vec![
+                text("ablate_steps"),
+                text(&id),
+                text("fm"),
+                text("{6,12}"),
+                Cell::Int(step.into()),
+                loss,
+            ]);
+        }
+    }
+    report.training.rows = training;
+    let html = render(&report);
+    assert!(html.len() < 8 << 20, "{} bytes", html.len());
+    assert!(html.contains("further rows are not shown here"));
+}
+
+#[test]
+fn written_whole_into_a_new_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("reports").join("a.html");
+    let summary = write(&ablation(5), &path).unwrap();
+    assert_eq!(summary.bytes, std::fs::metadata(&path).unwrap().len());
+    assert_eq!((summary.runs, summary.path), (1, path.clone()));
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays");
+}
