@@ -1,15 +1,33 @@
-//! Room `lua`.
-use std::path::{Path, PathBuf};
-pub struct HostOptions {
-    pub device: candle_core::Device,
-    pub seed: u64,
-    pub quiet: bool,
-    pub runs_dir: PathBuf,
-    pub args: Vec<String>,
-}
-pub fn run_script(path: &Path, _options: &HostOptions) -> anyhow::Result<()> {
-    anyhow::bail!("cannot run {}", path.display())
-}
-pub fn repl(_options: &HostOptions) -> anyhow::Result<()> {
-    anyhow::bail!("no repl")
-}
+//! The scripting host: Lua 5.4 with the module `lft`.
+//!
+//! One table describes every function. An [`catalogue::Entry`] stands at the registration call beside the
+//! closure it names, and nothing can be registered without one; from it come the checks of arguments at run
+//! time ([`signature`]), `lft.help` ([`help`]), the editor's type definitions ([`stubs`]) and the reference
+//! ([`docs`]). Bindings hold no logic of their own: they read arguments, call the room below, and wrap what
+//! comes back.
+
+pub mod catalogue;
+pub mod device;
+pub mod docs;
+mod error;
+mod flags;
+mod help;
+mod host;
+mod interrupt;
+mod literal;
+mod memory;
+mod options;
+mod print;
+mod register;
+mod repl;
+mod signature;
+mod state;
+pub mod stubs;
+mod tensor;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use error::ScriptError;
+pub use host::{HostOptions, catalogue, run_script};
+pub use repl::repl;

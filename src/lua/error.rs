@@ -1,0 +1,214 @@
+//! Errors as a script sees them: plain strings that begin with the script's file and line.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use mlua::Lua;
+
+/// Why a script ended early: the message and the script's own traceback.
+#[derive(Debug, Clone)]
+pub struct ScriptError {
+    /// `script.lua:12: lft.zeros: …`
+    pub message: String,
+    /// Lua frames, innermost first; empty for syntax errors.
+    pub traceback: String,
+}
+
+impl fmt::Display for ScriptError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)?;
+        match self.traceback.is_empty() {
+            true => Ok(()),
+            false => write!(formatter, "\n{}", self.traceback),
+        }
+    }
+}
+
+impl std::error::Error for ScriptError {}
+
+/// Raised by `lft.options` after `--help`: ends the script with success.
+#[derive(Debug, Clone)]
+pub struct Finished;
+
+impl fmt::Display for Finished {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the script has finished")
+    }
+}
+
+impl std::error::Error for Finished {}
+
+const TRACEBACK: &str = "\nstack traceback:";
+
+impl ScriptError {
+    /// Reduces what mlua reports to the message and the innermost Lua traceback.
+    pub fn new(error: &mlua::Error) -> Self {
+        match error {
+            mlua::Error::CallbackError { cause, traceback } => {
+                let inner = Self::new(cause);
+                match inner.traceback.is_empty() {
+                    true => Self { traceback: frames(traceback), ..inner },
+                    false => inner,
+                }
+            }
+            mlua::Error::RuntimeError(text) | mlua::Error::MemoryError(text) => match text
+                .split_once(TRACEBACK)
+            {
+                Some((message, traceback)) => Self { message: message.into(), traceback: frames(traceback) },
+                None => Self { message: text.clone(), traceback: String::new() },
+            },
+            mlua::Error::SyntaxError { message, .. } => {
+                Self { message: message.clone(), traceback: String::new() }
+            }
+            mlua::Error::BadArgument { cause, .. } | mlua::Error::WithContext { cause, .. } => {
+                Self::new(cause)
+            }
+            mlua::Error::FromLuaConversionError { message: Some(text), .. } => {
+                Self { message: text.clone(), traceback: String::new() }
+            }
+            mlua::Error::FromLuaConversionError { from, to, .. } => {
+                Self { message: format!("expected {to}, found {from}"), traceback: String::new() }
+            }
+            other => Self { message: other.to_string(), traceback: String::new() },
+        }
+    }
+}
+
+/// The frames that belong to scripts, one a line; C frames without a name tell nothing.
+fn frames(traceback: &str) -> String {
+    let kept: Vec<&str> = traceback
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && *line != "stack traceback:" && !hidden(line))
+        .collect();
+    match kept.is_empty() {
+        true => String::new(),
+        false => format!("stack traceback:\n\t{}", kept.join("\n\t")),
+    }
+}
+
+fn hidden(frame: &str) -> bool {
+    frame == "[C]: in ?" || frame.contains("[string \"lft\"]")
+}
+
+/// `file:line: ` of the nearest Lua frame that called the running binding, or nothing.
+pub fn position(lua: &Lua) -> String {
+    (1..64)
+        .map_while(|level| {
+            lua.inspect_stack(level, |frame| {
+                let source = frame.source();
+                let file = source.short_src.as_deref().unwrap_or("?").to_owned();
+                frame.current_line().map(|line| (file, line))
+            })
+        })
+        .flatten()
+        .find(|(file, _)| !file.contains("[string \"lft\"]"))
+        .map_or(String::new(), |(file, line)| format!("{file}:{line}: "))
+}
+
+/// Runs a binding; its errors and panics become a Lua error at the caller's position.
+///
+/// An error that arose in Lua code which the binding called passes unchanged, as it has its own position.
+pub fn guard<R>(lua: &Lua, name: &str, body: impl FnOnce() -> anyhow::Result<R>) -> mlua::Result<R> {
+    let outcome = quietly(|| catch_unwind(AssertUnwindSafe(body)));
+    let error = match outcome {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(panic) => anyhow::anyhow!("internal error, please report it: {}", panic_text(panic.as_ref())),
+    };
+    match error.downcast::<mlua::Error>() {
+        Ok(
+            nested @ (mlua::Error::RuntimeError(_)
+            | mlua::Error::CallbackError { .. }
+            | mlua::Error::MemoryError(_)),
+        ) => Err(nested),
+        Ok(finished) if finished.downcast_ref::<Finished>().is_some() => Err(finished),
+        Ok(conversion) => Err(raise(lua, name, &ScriptError::new(&conversion).message)),
+        Err(error) => Err(raise(lua, name, &text(&error))),
+    }
+}
+
+fn raise(lua: &Lua, name: &str, message: &str) -> mlua::Error {
+    mlua::Error::RuntimeError(format!("{}{name}: {message}", position(lua)))
+}
+
+/// The chain of causes in one line, without the backtraces that candle attaches.
+pub fn text(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let part = match cause.downcast_ref::<candle_core::Error>() {
+            Some(error) => tensor_text(error),
+            None => match cause.downcast_ref::<mlua::Error>() {
+                Some(error) => ScriptError::new(error).message,
+                None => cause.to_string(),
+            },
+        };
+        if !parts.iter().any(|earlier| earlier.contains(&part)) {
+            parts.push(part);
+        }
+    }
+    parts.join(": ")
+}
+
+fn tensor_text(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => tensor_text(inner),
+        candle_core::Error::Context { inner, context } => format!("{context}: {}", tensor_text(inner)),
+        candle_core::Error::WithPath { inner, path } => format!("{}: {}", path.display(), tensor_text(inner)),
+        other => other.to_string(),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown cause").to_owned()
+}
+
+thread_local! {
+    static INSIDE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs `body` with the panic message kept off the terminal, as it becomes a Lua error.
+fn quietly<R>(body: impl FnOnce() -> R) -> R {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let outer = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if INSIDE.with(Cell::get) == 0 {
+                outer(info);
+            }
+        }));
+    });
+    INSIDE.with(|depth| depth.set(depth.get() + 1));
+    let value = body();
+    INSIDE.with(|depth| depth.set(depth.get() - 1));
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_become_errors_that_pcall_catches() -> mlua::Result<()> {
+        let lua = Lua::new();
+        let broken = lua.create_function(|lua, ()| {
+            guard(lua, "broken", || -> anyhow::Result<()> { panic!("index {} is wrong", 7) })
+        })?;
+        lua.globals().set("broken", broken)?;
+        let error = lua.load("\nbroken()").set_name("@a.lua").exec().err();
+        let message = error.map(|error| ScriptError::new(&error).message);
+        let expected = "a.lua:2: broken: internal error, please report it: index 7 is wrong";
+        assert_eq!(message.as_deref(), Some(expected));
+        lua.load("assert(not pcall(broken))").exec()
+    }
+
+    #[test]
+    fn causes_stand_in_one_line() {
+        let error = anyhow::anyhow!("the file ends early").context("weights.bin").context("cannot load");
+        assert_eq!(text(&error), "cannot load: weights.bin: the file ends early");
+    }
+}

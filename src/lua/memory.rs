@@ -1,0 +1,73 @@
+//! Memory: Lua's collector is told of tensor bytes, and sizes that cannot be are refused before allocation.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::bail;
+use candle_core::DType;
+use mlua::Lua;
+
+/// Tensor bytes handed to Lua between two full collections.
+const COLLECT_AFTER: usize = 256 << 20;
+
+/// Bytes of tensors handed to Lua since the last full collection of this state.
+pub struct Pressure(AtomicUsize);
+
+impl Pressure {
+    /// Starts counting for `lua`.
+    pub fn install(lua: &Lua) {
+        lua.set_app_data(Self(AtomicUsize::new(0)));
+    }
+
+    /// Counts a tensor of `bytes`; to Lua it is a few words, so without this dead tensors would pile up.
+    ///
+    /// # Errors
+    /// When a finalizer fails.
+    pub fn add(lua: &Lua, bytes: usize) -> mlua::Result<()> {
+        let due = lua.app_data_ref::<Self>().is_some_and(|pressure| {
+            let before = pressure.0.fetch_add(bytes, Ordering::Relaxed);
+            let due = before + bytes > COLLECT_AFTER;
+            if due {
+                pressure.0.store(0, Ordering::Relaxed);
+            }
+            due
+        });
+        match due {
+            true => lua.gc_collect(),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Refuses tensors larger than this machine's memory, whose allocation would end the process.
+///
+/// # Errors
+/// Names the shape, the size needed and the size there is.
+pub fn check(dims: &[usize], dtype: DType) -> anyhow::Result<()> {
+    let count = dims.iter().try_fold(dtype.size_in_bytes(), |bytes, &dim| bytes.checked_mul(dim));
+    match count {
+        Some(bytes) if bytes <= machine_bytes() => Ok(()),
+        Some(bytes) => bail!(
+            "a tensor of shape {dims:?} needs {:.1} GiB, this machine has {:.1} GiB",
+            gib(bytes),
+            gib(machine_bytes())
+        ),
+        None => bail!("a tensor of shape {dims:?} is larger than any memory"),
+    }
+}
+
+fn gib(bytes: usize) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
+}
+
+/// Physical memory in bytes, or the container's limit where that is lower.
+fn machine_bytes() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        let total = system.total_memory();
+        let limit = system.cgroup_limits().map_or(total, |limits| limits.total_memory.min(total));
+        usize::try_from(limit).unwrap_or(usize::MAX).max(1 << 30)
+    })
+}

@@ -1,0 +1,178 @@
+//! What scripts show on the terminal: aligned tables and progress.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Context;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, ContentArrangement};
+use indicatif::{ProgressBar, ProgressStyle};
+use mlua::{Table, Value};
+
+use super::catalogue::{Class, Entry, OptionsTable};
+use super::options::Options;
+use super::register::{Registry, userdata};
+use super::state::State;
+
+const TABLE: OptionsTable = OptionsTable {
+    class: "TableOptions",
+    fields: &[("columns?", "string[]", "columns in order; all of them by name when left out")],
+};
+
+/// A progress bar on standard error.
+struct Progress(ProgressBar);
+userdata!(Progress);
+
+/// Registers `lft.table` and `lft.progress`.
+///
+/// # Errors
+/// When Lua is out of memory.
+pub fn register(registry: &mut Registry) -> mlua::Result<()> {
+    registry.options(&TABLE);
+    registry.function(
+        Entry {
+            name: "lft.table",
+            about: "Prints rows as an aligned table; numbers are shown with four significant digits.",
+            params: &[
+                ("rows", "table<string, any>[]", "one table a row, column name to value"),
+                ("options?", "TableOptions", "which columns, in which order"),
+            ],
+            returns: &[("nil", "nothing")],
+            example: "lft.table({{method = \"fm\", kl = 0.40712}}, {columns = {\"method\", \"kl\"}})",
+        },
+        |lua, (rows, options): (Table, Option<Table>)| {
+            let options = Options::read(lua, options, &TABLE)?;
+            let rows: Vec<Table> = rows.sequence_values().collect::<mlua::Result<_>>()?;
+            let columns = match options.get::<Vec<String>>("columns")? {
+                Some(columns) => columns,
+                None => all_columns(&rows)?,
+            };
+            let text = render(&rows, &columns)?;
+            writeln!(std::io::stdout(), "{text}").context("standard output is closed")
+        },
+    )?;
+    registry.function(
+        Entry {
+            name: "lft.progress",
+            about: "Starts a progress bar on standard error, with rate and remaining time. Nothing is drawn under --quiet.",
+            params: &[("total", "integer", "number of steps"), ("label?", "string", "text in front of the bar")],
+            returns: &[("Progress", "the bar")],
+            example: "local bar = lft.progress(10, \"training\")\nfor _ = 1, 10 do bar:step() end\nbar:finish()",
+        },
+        |lua, (total, label): (u64, Option<String>)| {
+            let bar = match State::of(lua)?.quiet {
+                true => ProgressBar::hidden(),
+                false => ProgressBar::new(total),
+            };
+            bar.set_style(ProgressStyle::with_template(
+                "{msg} [{bar:30}] {pos}/{len}  {per_sec}  {elapsed} elapsed, {eta} left",
+            )?);
+            bar.set_message(label.unwrap_or_default());
+            bar.enable_steady_tick(Duration::from_millis(500));
+            Ok(Progress(bar))
+        },
+    )?;
+    registry.class(
+        Class { name: "Progress", about: "A progress bar on standard error.", fields: &[] },
+        |class| {
+            class.method(
+                Entry {
+                    name: "Progress:step",
+                    about: "Moves the bar forward.",
+                    params: &[
+                        ("count?", "integer", "steps done since the last call, 1 when left out"),
+                        ("text?", "string", "replaces the text in front of the bar"),
+                    ],
+                    returns: &[("nil", "nothing")],
+                    example: "local bar = lft.progress(3)\nbar:step(2, \"loss 0.1\")",
+                },
+                |_, bar: &Progress, (count, text): (Option<u64>, Option<String>)| {
+                    if let Some(text) = text {
+                        bar.0.set_message(text);
+                    }
+                    bar.0.inc(count.unwrap_or(1));
+                    Ok(())
+                },
+            );
+            class.method(
+                Entry {
+                    name: "Progress:finish",
+                    about: "Removes the bar.",
+                    params: &[],
+                    returns: &[("nil", "nothing")],
+                    example: "lft.progress(1):finish()",
+                },
+                |_, bar: &Progress, ()| {
+                    bar.0.finish_and_clear();
+                    Ok(())
+                },
+            );
+        },
+    )
+}
+
+fn all_columns(rows: &[Table]) -> anyhow::Result<Vec<String>> {
+    let mut names = BTreeSet::new();
+    for row in rows {
+        for pair in row.pairs::<String, Value>() {
+            names.insert(pair.context("column names must be strings")?.0);
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+fn render(rows: &[Table], columns: &[String]) -> anyhow::Result<String> {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(columns);
+    let mut numeric = vec![false; columns.len()];
+    for row in rows {
+        let mut cells = Vec::with_capacity(columns.len());
+        for (column, numeric) in columns.iter().zip(&mut numeric) {
+            let value: Value = row.get(column.as_str())?;
+            *numeric |= value.is_number() || value.is_integer();
+            cells.push(cell(&value)?);
+        }
+        table.add_row(cells);
+    }
+    for (column, _) in table.column_iter_mut().zip(numeric).filter(|(_, numeric)| *numeric) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    Ok(table.to_string())
+}
+
+fn cell(value: &Value) -> anyhow::Result<String> {
+    Ok(match value {
+        Value::Nil => String::new(),
+        Value::Number(number) => significant(*number),
+        other => other.to_string()?,
+    })
+}
+
+/// A number with four significant digits: `0.4071`, `33.91`, `1.234e-9`.
+pub fn significant(number: f64) -> String {
+    if number == 0.0 || !number.is_finite() {
+        return number.to_string();
+    }
+    let exponent = number.abs().log10().floor() as i32;
+    match exponent {
+        -4..=3 => format!("{number:.*}", (3 - exponent).max(0) as usize),
+        4..=8 => format!("{number:.0}"),
+        _ => format!("{number:.3e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::significant;
+
+    #[test]
+    fn numbers_have_four_significant_digits() {
+        assert_eq!(significant(0.407_123), "0.4071");
+        assert_eq!(significant(33.905), "33.91");
+        assert_eq!(significant(0.000_123_456), "0.0001235");
+        assert_eq!(significant(123_456.7), "123457");
+        assert_eq!(significant(1.234_4e-9), "1.234e-9");
+    }
+}

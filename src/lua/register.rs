@@ -1,0 +1,211 @@
+//! Registration: the closure and its catalogue entry arrive together, and calls are checked against the entry.
+
+use mlua::{AnyUserData, FromLuaMulti, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
+use mlua::{UserDataFields, UserDataMethods, UserDataRegistry};
+
+use super::catalogue::{self, Catalogue, Entry, Kind, Module, OptionsTable};
+use super::error::guard;
+use super::signature::Signature;
+use super::types::describe;
+
+/// Collects the functions of `lft` and their descriptions.
+pub struct Registry<'lua> {
+    lua: &'lua Lua,
+    root: Table,
+    catalogue: Catalogue,
+}
+
+impl<'lua> Registry<'lua> {
+    /// An empty module.
+    ///
+    /// # Errors
+    /// When Lua is out of memory.
+    pub fn new(lua: &'lua Lua) -> mlua::Result<Self> {
+        Ok(Self { lua, root: lua.create_table()?, catalogue: Catalogue::default() })
+    }
+
+    /// The Lua state that functions are registered in.
+    pub fn lua(&self) -> &'lua Lua {
+        self.lua
+    }
+
+    /// The module table and everything that was registered in it.
+    pub fn finish(self) -> (Table, Catalogue) {
+        (self.root, self.catalogue)
+    }
+
+    /// Describes a group of functions.
+    pub fn module(&mut self, name: &'static str, about: &'static str) {
+        self.catalogue.modules.push(Module { name, about });
+    }
+
+    /// Describes an options table.
+    pub fn options(&mut self, table: &OptionsTable) {
+        self.catalogue.options.push(*table);
+    }
+
+    /// Describes a plain table that functions return.
+    pub fn record(&mut self, name: &'static str, about: &'static str, fields: &'static [catalogue::Param]) {
+        self.catalogue.classes.push(catalogue::Class { name, about, fields });
+    }
+
+    /// Registers a function of the module.
+    ///
+    /// # Errors
+    /// When Lua is out of memory.
+    pub fn function<A: FromLuaMulti, R: IntoLuaMulti>(
+        &mut self,
+        entry: Entry,
+        body: impl Fn(&Lua, A) -> anyhow::Result<R> + Send + 'static,
+    ) -> mlua::Result<()> {
+        let signature = Signature::of(&entry);
+        let function = self.lua.create_function(move |lua, args: MultiValue| {
+            guard(lua, entry.name, || {
+                signature.check(&args)?;
+                body(lua, A::from_lua_multi(args, lua)?)
+            })
+        })?;
+        self.place(entry.owner())?.raw_set(entry.short(), function)?;
+        self.catalogue.entries.push(entry);
+        Ok(())
+    }
+
+    /// Sets a plain value, for example `lft.version`.
+    ///
+    /// # Errors
+    /// When Lua is out of memory.
+    pub fn value(&mut self, owner: &str, name: &str, value: impl IntoLua) -> mlua::Result<()> {
+        self.place(owner)?.raw_set(name, value)
+    }
+
+    /// The table of a module, made on first use.
+    fn place(&self, owner: &str) -> mlua::Result<Table> {
+        owner.split('.').skip(1).try_fold(self.root.clone(), |table, part| {
+            match table.raw_get::<Value>(part)? {
+                Value::Table(inner) => Ok(inner),
+                _ => {
+                    let inner = self.lua.create_table()?;
+                    table.raw_set(part, &inner)?;
+                    Ok(inner)
+                }
+            }
+        })
+    }
+
+    /// Registers a class of userdata; `members` adds its methods, operators and fields.
+    ///
+    /// # Errors
+    /// When Lua is out of memory.
+    pub fn class<T: 'static>(
+        &mut self,
+        class: catalogue::Class,
+        members: impl FnOnce(&mut Members<'_, T>),
+    ) -> mlua::Result<()> {
+        self.catalogue.classes.push(class);
+        let catalogue = &mut self.catalogue;
+        self.lua.register_userdata_type::<T>(|userdata| {
+            userdata.add_meta_field("__name", class.name);
+            members(&mut Members { userdata, catalogue });
+        })
+    }
+}
+
+/// Adds the members of one class.
+pub struct Members<'a, T> {
+    userdata: &'a mut UserDataRegistry<T>,
+    catalogue: &'a mut Catalogue,
+}
+
+impl<T: 'static> Members<'_, T> {
+    /// Adds a method, called as `object:name(…)`.
+    pub fn method<A: FromLuaMulti, R: IntoLuaMulti>(
+        &mut self,
+        entry: Entry,
+        body: impl Fn(&Lua, &T, A) -> anyhow::Result<R> + Send + 'static,
+    ) {
+        self.userdata.add_function(entry.short(), on_object(entry, body));
+        self.catalogue.entries.push(entry);
+    }
+
+    /// Adds a metamethod whose first operand is the object.
+    pub fn meta<A: FromLuaMulti, R: IntoLuaMulti>(
+        &mut self,
+        entry: Entry,
+        body: impl Fn(&Lua, &T, A) -> anyhow::Result<R> + Send + 'static,
+    ) {
+        self.userdata.add_meta_function(entry.short(), on_object(entry, body));
+        self.catalogue.entries.push(entry);
+    }
+
+    /// Adds a binary operator, in which the object may stand on either side.
+    pub fn operator<A: FromLuaMulti, R: IntoLuaMulti>(
+        &mut self,
+        entry: Entry,
+        body: impl Fn(&Lua, A) -> anyhow::Result<R> + Send + 'static,
+    ) {
+        self.userdata.add_meta_function(entry.short(), move |lua, args: MultiValue| {
+            guard(lua, entry.name, || body(lua, A::from_lua_multi(args, lua)?))
+        });
+        self.catalogue.entries.push(entry);
+    }
+
+    /// Adds a metamethod that is no part of the reference, such as `__close`.
+    pub fn hidden<A: FromLuaMulti, R: IntoLuaMulti>(
+        &mut self,
+        name: &'static str,
+        body: impl Fn(&Lua, &T, A) -> anyhow::Result<R> + Send + 'static,
+    ) {
+        let entry = Entry { name, about: "", params: &[("...", "any", "")], returns: &[], example: "" };
+        self.userdata.add_meta_function(entry.short(), on_object(entry, body));
+    }
+
+    /// Adds a field; its type and description stand in the class's own list of fields.
+    pub fn field<R: IntoLua>(
+        &mut self,
+        name: &'static str,
+        body: impl Fn(&Lua, &T) -> anyhow::Result<R> + Send + 'static,
+    ) {
+        self.userdata.add_field_function_get(name, move |lua, object: AnyUserData| {
+            guard(lua, name, || body(lua, &*object.borrow::<T>()?))
+        });
+    }
+}
+
+fn on_object<T: 'static, A: FromLuaMulti, R: IntoLuaMulti>(
+    entry: Entry,
+    body: impl Fn(&Lua, &T, A) -> anyhow::Result<R> + Send + 'static,
+) -> impl Fn(&Lua, MultiValue) -> mlua::Result<R> + Send + 'static {
+    let signature = Signature::of(&entry);
+    move |lua, mut args| {
+        guard(lua, entry.name, || {
+            let object = args.pop_front().unwrap_or(Value::Nil);
+            if entry.kind() == Kind::Operator && entry.params.is_empty() {
+                // Lua passes the operand of a unary operator twice.
+                args.clear();
+            }
+            let Some(this) = object.as_userdata().and_then(|data| data.borrow::<T>().ok()) else {
+                let (owner, short) = (entry.owner(), entry.short());
+                anyhow::bail!(
+                    "is a method of {owner}, called on {}; write object:{short}(…) with a colon",
+                    describe(&object)
+                );
+            };
+            if entry.kind() == Kind::Method {
+                signature.check(&args)?;
+            }
+            body(lua, &this, A::from_lua_multi(args, lua)?)
+        })
+    }
+}
+
+/// Makes a type a userdata value of the class that was registered for it.
+macro_rules! userdata {
+    ($type:ty) => {
+        impl mlua::IntoLua for $type {
+            fn into_lua(self, lua: &mlua::Lua) -> mlua::Result<mlua::Value> {
+                lua.create_any_userdata(self).map(mlua::Value::UserData)
+            }
+        }
+    };
+}
+pub(super) use userdata;

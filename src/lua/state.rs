@@ -1,0 +1,113 @@
+//! What one host holds beside the Lua state: device, random numbers, options and the script itself.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::Device;
+use mlua::Lua;
+use rand::SeedableRng;
+use rand_chacha::ChaCha12Rng;
+
+use super::catalogue::Catalogue;
+use super::host::HostOptions;
+
+/// State shared by the bindings of one host.
+pub struct State {
+    /// Where tensors live unless an option says otherwise.
+    pub device: Device,
+    /// Seed of the host's random stream.
+    pub seed: u64,
+    /// Whether progress is kept off the terminal.
+    pub quiet: bool,
+    /// Where run folders are made.
+    pub runs_dir: PathBuf,
+    /// Arguments after the script's name.
+    pub args: Vec<String>,
+    /// Path of the script; empty in the REPL.
+    pub script: PathBuf,
+    /// Text of the script.
+    pub source: String,
+    catalogue: Mutex<Arc<Catalogue>>,
+    random: Mutex<ChaCha12Rng>,
+    flags: Mutex<Vec<(String, serde_json::Value)>>,
+    untracked: AtomicUsize,
+}
+
+impl State {
+    /// State for one script.
+    pub fn new(options: &HostOptions, script: PathBuf, source: String) -> Self {
+        Self {
+            device: options.device.clone(),
+            seed: options.seed,
+            quiet: options.quiet,
+            runs_dir: options.runs_dir.clone(),
+            args: options.args.clone(),
+            script,
+            source,
+            catalogue: Mutex::default(),
+            random: Mutex::new(ChaCha12Rng::seed_from_u64(options.seed)),
+            flags: Mutex::default(),
+            untracked: AtomicUsize::new(0),
+        }
+    }
+
+    /// The state that belongs to `lua`.
+    ///
+    /// # Errors
+    /// When `lua` was not made by the host.
+    pub fn of(lua: &Lua) -> anyhow::Result<Arc<Self>> {
+        let state = lua.app_data_ref::<Arc<Self>>().map(|state| state.clone());
+        state.ok_or_else(|| anyhow::anyhow!("this Lua state has no host"))
+    }
+
+    /// The stream that seeds whatever is random and was given no seed.
+    pub fn random(&self) -> MutexGuard<'_, ChaCha12Rng> {
+        lock(&self.random)
+    }
+
+    /// A generator of its own for `seed`, or one drawn from the host's stream.
+    pub fn generator(&self, seed: Option<u64>) -> ChaCha12Rng {
+        match seed {
+            Some(seed) => ChaCha12Rng::seed_from_u64(seed),
+            None => ChaCha12Rng::from_rng(&mut *self.random()),
+        }
+    }
+
+    /// What is registered.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        lock(&self.catalogue).clone()
+    }
+
+    /// Keeps what was registered.
+    pub fn set_catalogue(&self, catalogue: Catalogue) {
+        *lock(&self.catalogue) = Arc::new(catalogue);
+    }
+
+    /// The script's options with the values in force, as they go into `run.json`.
+    pub fn flags(&self) -> Vec<(String, serde_json::Value)> {
+        lock(&self.flags).clone()
+    }
+
+    /// Keeps the script's options.
+    pub fn set_flags(&self, flags: Vec<(String, serde_json::Value)>) {
+        *lock(&self.flags) = flags;
+    }
+
+    /// Whether results are cut from the graph, as inside `lft.no_grad`.
+    pub fn is_untracked(&self) -> bool {
+        self.untracked.load(Ordering::Relaxed) > 0
+    }
+
+    /// Runs `body` with results cut from the graph.
+    pub fn untracked<R>(&self, body: impl FnOnce() -> R) -> R {
+        self.untracked.fetch_add(1, Ordering::Relaxed);
+        let value = body();
+        self.untracked.fetch_sub(1, Ordering::Relaxed);
+        value
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
