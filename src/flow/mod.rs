@@ -1,1 +1,5 @@
 //! Room `flow`.
+
+mod recoupling;
+
+pub use recoupling::{Recoupling, recoupling};
