@@ -1,4 +1,5 @@
-//! The Latent Flow Transformer: velocity field, flow matching, flow walking, student, skip baselines.
+//! The Latent Flow Transformer: velocity field, flow matching, flow walking, student, skip baselines,
+//! and the recoupling ratio that says which block a flow can replace.
 
 mod block;
 mod checkpoint;
@@ -6,6 +7,7 @@ mod field;
 mod generate;
 mod init;
 mod matching;
+pub mod recoupling;
 mod skip;
 mod student;
 mod time;
@@ -14,11 +16,11 @@ mod walking;
 
 pub use block::Block;
 pub use field::Field;
+pub use generate::StudentDecoder;
 pub use init::Init;
 pub use matching::{matching_loss, regression_loss};
+pub use recoupling::{Recoupling, recoupling};
 pub use skip::Skip;
 pub use student::{Integration, Student};
 pub use velocity::VelocityField;
 pub use walking::{hybrid_loss, walk, walk_times, walking_loss};
-
-pub use generate::StudentDecoder;

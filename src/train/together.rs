@@ -1,10 +1,13 @@
 //! Several students trained side by side on one teacher pass.
 
-use anyhow::{Result, ensure};
-use candle_core::Tensor;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Tensor};
 
 use super::{StepReport, Trainer};
 use crate::flow::Block;
+use crate::pythia::Pythia;
 
 /// What the loop tells after every step of one student.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +36,7 @@ pub fn together(
     let Some(first) = trainers.first() else { return Ok(()) };
     let teacher = first.student.teacher.clone();
     ensure!(
-        trainers.iter().all(|t| std::sync::Arc::ptr_eq(&t.student.teacher, &teacher)),
+        trainers.iter().all(|t| Arc::ptr_eq(&t.student.teacher, &teacher)),
         "students that train together must share one teacher"
     );
     let steps = trainers.iter().map(|t| t.options.steps).max().unwrap_or(0);
@@ -41,10 +44,10 @@ pub fn together(
     for step in 0..steps {
         let ids = batch(step)?;
         tokens += ids.elem_count();
-        let mut boundaries = Boundaries::new(&teacher, &ids, trainers, step)?;
+        let latents = Latents::new(&teacher, &ids, trainers, step)?;
         for (i, trainer) in trainers.iter_mut().enumerate().filter(|(_, t)| step < t.options.steps) {
             let Block { m, n } = trainer.student.block;
-            let (x0, x1) = (boundaries.take(m)?, boundaries.take(n)?);
+            let (x0, x1) = (latents.at(m)?, latents.at(n)?);
             let report = trainer.step(&x0, &x1)?;
             watch(Progress { trainer: i, report, tokens })?;
         }
@@ -53,10 +56,10 @@ pub fn together(
 }
 
 /// Latents of one batch at every boundary that some student needs.
-struct Boundaries(Vec<(usize, Tensor)>);
+struct Latents(Vec<(usize, Tensor)>);
 
-impl Boundaries {
-    fn new(teacher: &crate::pythia::Pythia, ids: &Tensor, trainers: &[Trainer], step: usize) -> Result<Self> {
+impl Latents {
+    fn new(teacher: &Pythia, ids: &Tensor, trainers: &[Trainer], step: usize) -> Result<Self> {
         let active = trainers.iter().filter(|t| step < t.options.steps);
         let mut wanted: Vec<usize> = active.flat_map(|t| [t.student.block.m, t.student.block.n]).collect();
         wanted.sort_unstable();
@@ -67,14 +70,14 @@ impl Boundaries {
         for boundary in wanted {
             x = teacher.run(&x, at, boundary)?;
             at = boundary;
-            latents.push((boundary, x.to_dtype(candle_core::DType::F32)?));
+            latents.push((boundary, x.to_dtype(DType::F32)?));
         }
         Ok(Self(latents))
     }
 
-    fn take(&mut self, boundary: usize) -> Result<Tensor> {
+    fn at(&self, boundary: usize) -> Result<Tensor> {
         let found = self.0.iter().find(|(b, _)| *b == boundary);
-        let (_, latents) = found.ok_or_else(|| anyhow::anyhow!("boundary {boundary} was not computed"))?;
+        let (_, latents) = found.with_context(|| format!("boundary {boundary} was not computed"))?;
         Ok(latents.clone())
     }
 }
