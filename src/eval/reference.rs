@@ -40,18 +40,19 @@ pub struct Reference {
     teacher_nats: f64,
 }
 
+/// One batch of windows.
 struct Batch {
     x0: Tensor,
     x1: Tensor,
     /// (B·T, D): the teacher's final norm, ready for the unembedding.
     last: Tensor,
-    /// (B·T): the token that follows each position; 0 at a window's end, where `known` is false.
+    /// (B·T): the token that follows each position.
     next: Tensor,
-    known: Vec<bool>,
 }
 
 impl Reference {
-    /// Runs the teacher over windows of token ids, each tensor (B, T), without recording a graph.
+    /// Runs the teacher over windows of token ids without recording a graph. Each tensor is (B, T + 1): the
+    /// first T tokens of a window are read, the last T predicted.
     ///
     /// `progress` is told the windows done after each batch.
     ///
@@ -65,30 +66,30 @@ impl Reference {
     ) -> Result<Self> {
         ensure!(!windows.is_empty(), "an evaluation needs at least one window of tokens");
         let mut reference = Self { teacher, block, batches: Vec::new(), teacher_nats: 0.0 };
-        let (mut nats, mut targets, mut done) = (0.0, 0, 0);
+        let (mut nats, mut tokens, mut done) = (0.0, 0, 0);
         for ids in windows {
             let batch = reference.run_teacher(ids)?;
-            nats += reference.nats(&batch.last, &batch)?;
-            targets += batch.known.iter().filter(|k| **k).count();
+            for (first, rows) in blocks(batch.rows()) {
+                let next = batch.next.narrow(0, first, rows)?;
+                nats += sum(&ops::cross_entropy(&reference.logits(&batch.last, first, rows)?, &next)?)?;
+            }
+            tokens += batch.rows();
             done += ids.dim(0)?;
             reference.batches.push(batch);
             progress(done);
         }
-        reference.teacher_nats = nats / targets as f64;
+        reference.teacher_nats = nats / tokens as f64;
         Ok(reference)
     }
 
     fn run_teacher(&self, ids: &Tensor) -> Result<Batch> {
-        let (windows, tokens) = ids.dims2()?;
+        let (_, tokens) = ids.dims2()?;
         ensure!(tokens >= 2, "evaluation windows need at least two tokens, these have {tokens}");
-        let x0 = self.teacher.hidden(ids, self.block.m)?;
+        let x0 = self.teacher.hidden(&ids.narrow(1, 0, tokens - 1)?, self.block.m)?;
         let x1 = self.teacher.run(&x0, self.block.m, self.block.n)?;
         let last = self.last(&x1)?;
-        let rows = ids.to_vec2::<u32>()?;
-        let next: Vec<u32> = rows.iter().flat_map(|row| row[1..].iter().copied().chain([0])).collect();
-        let known = (0..windows * tokens).map(|i| (i + 1) % tokens != 0).collect();
-        let next = Tensor::from_vec(next, windows * tokens, ids.device())?;
-        Ok(Batch { x0: x0.to_dtype(DType::F32)?, x1: x1.to_dtype(DType::F32)?, last, next, known })
+        let next = ids.narrow(1, 1, tokens - 1)?.flatten_all()?.to_device(self.teacher.device())?;
+        Ok(Batch { x0: x0.to_dtype(DType::F32)?, x1: x1.to_dtype(DType::F32)?, last, next })
     }
 
     /// From boundary n to the final norm, rows (B·T, D).
@@ -104,22 +105,13 @@ impl Reference {
         Ok(ops::linear(&rows, self.teacher.unembed_weight(), None)?.to_dtype(DType::F32)?)
     }
 
-    /// Sum of the cross-entropies of the known next tokens.
-    fn nats(&self, last: &Tensor, batch: &Batch) -> Result<f64> {
-        let mut total = 0.0;
-        for (first, rows) in blocks(batch.known.len()) {
-            total += known_sum(&self.logits(last, first, rows)?, batch, first)?;
-        }
-        Ok(total)
-    }
-
     /// Evaluates any replacement of the block: `transport` carries latents (B, T, D) from boundary m to n
     /// and tells how many velocity evaluations that took.
     ///
     /// # Errors
     /// Those of `transport`, and latents of another shape.
     pub fn evaluate(&self, mut transport: impl FnMut(&Tensor) -> Result<(Tensor, usize)>) -> Result<Metrics> {
-        let (mut kl, mut nats, mut tokens, mut targets) = (0.0, 0.0, 0, 0);
+        let (mut kl, mut nats, mut tokens) = (0.0, 0.0, 0);
         let (mut error, mut energy, mut evaluations) = (0.0, 0.0, 0);
         for batch in &self.batches {
             let (x1, nfe) = transport(&batch.x0)?;
@@ -132,21 +124,18 @@ impl Reference {
             let (e, n) = squared_error(&x1, &batch.x1)?;
             (error, energy, evaluations) = (error + e, energy + n, evaluations.max(nfe));
             let last = self.last(&x1)?;
-            for (first, rows) in blocks(batch.known.len()) {
+            for (first, rows) in blocks(batch.rows()) {
                 let student = self.logits(&last, first, rows)?;
-                let teacher = self.logits(&batch.last, first, rows)?;
-                let divergence = ops::kl_divergence(&teacher, &student)?;
-                kl += divergence.to_vec1::<f32>()?.iter().map(|&x| f64::from(x)).sum::<f64>();
-                nats += known_sum(&student, batch, first)?;
+                kl += sum(&ops::kl_divergence(&self.logits(&batch.last, first, rows)?, &student)?)?;
+                nats += sum(&ops::cross_entropy(&student, &batch.next.narrow(0, first, rows)?)?)?;
             }
-            tokens += batch.known.len();
-            targets += batch.known.iter().filter(|k| **k).count();
+            tokens += batch.rows();
         }
         Ok(Metrics {
             kl: kl / tokens as f64,
             nmse: error / energy,
-            ppl: (nats / targets as f64).exp(),
-            teacher_ppl: self.teacher_nats.exp(),
+            ppl: (nats / tokens as f64).exp(),
+            teacher_ppl: self.teacher_ppl(),
             nfe: evaluations,
             tokens,
         })
@@ -193,13 +182,17 @@ impl Reference {
     }
 }
 
+impl Batch {
+    /// Positions B·T.
+    fn rows(&self) -> usize {
+        self.next.elem_count()
+    }
+}
+
 fn blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows).step_by(LOGIT_ROWS).map(move |first| (first, LOGIT_ROWS.min(rows - first)))
 }
 
-fn known_sum(logits: &Tensor, batch: &Batch, first: usize) -> Result<f64> {
-    let rows = logits.dim(0)?;
-    let nats = ops::cross_entropy(logits, &batch.next.narrow(0, first, rows)?)?.to_vec1::<f32>()?;
-    let known = nats.iter().zip(&batch.known[first..]).filter(|(_, known)| **known);
-    Ok(known.map(|(&x, _)| f64::from(x)).sum())
+fn sum(nats: &Tensor) -> Result<f64> {
+    Ok(nats.to_vec1::<f32>()?.into_iter().map(f64::from).sum())
 }

@@ -104,7 +104,8 @@ impl Student {
 
     /// Weights that the replacement saves: the block's layers less the velocity field.
     pub fn parameters_removed(&self) -> i64 {
-        let layer: usize = self.teacher.layer(self.block.m).tensors().iter().map(|(_, t)| t.elem_count()).sum();
+        let layer: usize =
+            self.teacher.layer(self.block.m).tensors().iter().map(|(_, t)| t.elem_count()).sum();
         (layer * self.block.layers()) as i64 - self.velocity.parameter_count() as i64
     }
 }

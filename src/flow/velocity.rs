@@ -6,10 +6,10 @@ use candle_nn::kv_cache::KvCache;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::Block;
 use super::field::Field;
 use super::init::{Init, normal};
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
-use super::Block;
 use crate::ops;
 use crate::pythia::{Config, Layer, LayerContext, Pythia};
 
@@ -44,7 +44,11 @@ impl VelocityField {
         };
         if let Some(layer) = source {
             let layers = config.num_hidden_layers;
-            ensure!(layer < layers, "layer {layer} does not exist: the teacher's layers are 0..{}", layers - 1);
+            ensure!(
+                layer < layers,
+                "layer {layer} does not exist: the teacher's layers are 0..{}",
+                layers - 1
+            );
         }
         let source = source.map(|i| teacher.layer(i).tensors().into_iter().collect::<Vec<_>>());
         let gate = if init == Init::Teacher { block.layers() as f64 } else { 0.0 };

@@ -85,9 +85,11 @@ fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 
 fn map_with(x: &[f32], grad: &[f32], slope: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut dx = vec![0f32; x.len()];
-    dx.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).zip(grad.par_chunks(GRAIN)).for_each(|((dx, x), grad)| {
-        vectorised(|| dx.iter_mut().zip(x).zip(grad).for_each(|((dx, &x), &g)| *dx = g * slope(x)));
-    });
+    dx.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).zip(grad.par_chunks(GRAIN)).for_each(
+        |((dx, x), grad)| {
+            vectorised(|| dx.iter_mut().zip(x).zip(grad).for_each(|((dx, &x), &g)| *dx = g * slope(x)));
+        },
+    );
     dx
 }
 

@@ -166,7 +166,15 @@ mod tests {
         for step in 1..=5 {
             let gradient = random(&[300, 70], 10 + step)?;
             let gradient_scale = 0.5;
-            let update = Update { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step, gradient_scale };
+            let update = Update {
+                lr: 1e-2,
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                step,
+                gradient_scale,
+            };
             adamw(&w, &gradient, &m, &v, &update)?;
             composed(&w2, &gradient, &m2, &v2, &update)?;
         }
@@ -179,8 +187,15 @@ mod tests {
         let zero = || Var::zeros(3, DType::F32, &Device::Cpu);
         let (w, m, v) = (zero()?, zero()?, zero()?);
         let gradient = Tensor::new(&[0.5f32, -2.0, 100.0], &Device::Cpu)?;
-        let update =
-            Update { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 1, gradient_scale: 1.0 };
+        let update = Update {
+            lr: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            step: 1,
+            gradient_scale: 1.0,
+        };
         adamw(&w, &gradient, &m, &v, &update)?;
         agrees(&w, &Tensor::new(&[-0.1f32, 0.1, -0.1], &Device::Cpu)?, 1e-6)
     }

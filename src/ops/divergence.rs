@@ -167,13 +167,15 @@ impl CustomOp2 for CrossEntropy {
         let targets = targets.to_vec1::<u32>()?;
         let data = with_elements([logits, &grad], |[logits, grad]| {
             let mut d = vec![0f32; logits.len()];
-            d.par_chunks_mut(v).zip(logits.par_chunks(v)).zip(grad).zip(&targets).for_each(|(((d, x), &g), &target)| {
-                vectorised(|| {
-                    let norm = log_norm(x);
-                    d.iter_mut().zip(x).for_each(|(d, &x)| *d = g * exp(x - norm));
-                });
-                d[target as usize] -= g;
-            });
+            d.par_chunks_mut(v).zip(logits.par_chunks(v)).zip(grad).zip(&targets).for_each(
+                |(((d, x), &g), &target)| {
+                    vectorised(|| {
+                        let norm = log_norm(x);
+                        d.iter_mut().zip(x).for_each(|(d, &x)| *d = g * exp(x - norm));
+                    });
+                    d[target as usize] -= g;
+                },
+            );
             Ok(d)
         })?;
         Ok((Some(Tensor::from_vec(data, logits.shape(), logits.device())?), None))

@@ -9,7 +9,10 @@ pub(crate) const GRAIN: usize = 16 * 1024;
 /// True if all operands are contiguous, non-empty f32 tensors on the CPU, so that a fused kernel applies.
 pub(crate) fn applies(operands: &[&Tensor]) -> bool {
     let fits = |x: &&Tensor| {
-        x.dtype() == DType::F32 && matches!(x.device(), Device::Cpu) && x.is_contiguous() && x.elem_count() > 0
+        x.dtype() == DType::F32
+            && matches!(x.device(), Device::Cpu)
+            && x.is_contiguous()
+            && x.elem_count() > 0
     };
     operands.iter().all(fits)
 }
@@ -31,7 +34,9 @@ pub(crate) fn with_elements<const N: usize, R>(
     let guards = tensors.map(Tensor::storage_and_layout);
     let mut slices = [&[] as &[f32]; N];
     for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
-        let Storage::Cpu(storage) = &**storage else { bail!("a CPU kernel was given a tensor of another device") };
+        let Storage::Cpu(storage) = &**storage else {
+            bail!("a CPU kernel was given a tensor of another device")
+        };
         *slice = elements(storage, layout)?;
     }
     body(slices)
@@ -63,7 +68,11 @@ impl<'a> Matrix<'a> {
     }
 
     fn reach(&self, rows: usize, cols: usize) -> usize {
-        if rows == 0 || cols == 0 { 0 } else { (rows - 1) * self.row_stride + (cols - 1) * self.col_stride + 1 }
+        if rows == 0 || cols == 0 {
+            0
+        } else {
+            (rows - 1) * self.row_stride + (cols - 1) * self.col_stride + 1
+        }
     }
 }
 

@@ -15,7 +15,8 @@ use super::kernel::{self, GRAIN, elements, lane_sum, vectorised, with_elements};
 pub fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f64) -> Result<Tensor> {
     let (batch, _, width) = x.dims3()?;
     let groups = scale.elem_count() / width.max(1);
-    if scale.dims() != shift.dims() || scale.dims().last() != Some(&width) || (groups != 1 && groups != batch) {
+    if scale.dims() != shift.dims() || scale.dims().last() != Some(&width) || (groups != 1 && groups != batch)
+    {
         bail!(
             "layer_norm: scale {:?} and shift {:?} must be (D), (1, D) or (B, D) for x {:?}",
             scale.dims(),
@@ -117,19 +118,21 @@ impl CustomOp3 for Fused {
         let per_group = rows / self.groups;
         let mut y = vec![0f32; x.len()];
         let block = self.rows_per_task(rows);
-        y.par_chunks_mut(per_group * d).zip(x.par_chunks(per_group * d)).enumerate().for_each(|(g, (y, x))| {
-            let (scale, shift) = (&scale[g * d..][..d], &shift[g * d..][..d]);
-            y.par_chunks_mut(block * d).zip(x.par_chunks(block * d)).for_each(|(y, x)| {
-                vectorised(|| {
-                    for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                        let (mean, rstd) = self.moments(x);
-                        for i in 0..d {
-                            y[i] = (x[i] - mean) * rstd * scale[i] + shift[i];
+        y.par_chunks_mut(per_group * d).zip(x.par_chunks(per_group * d)).enumerate().for_each(
+            |(g, (y, x))| {
+                let (scale, shift) = (&scale[g * d..][..d], &shift[g * d..][..d]);
+                y.par_chunks_mut(block * d).zip(x.par_chunks(block * d)).for_each(|(y, x)| {
+                    vectorised(|| {
+                        for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                            let (mean, rstd) = self.moments(x);
+                            for i in 0..d {
+                                y[i] = (x[i] - mean) * rstd * scale[i] + shift[i];
+                            }
                         }
-                    }
+                    });
                 });
-            });
-        });
+            },
+        );
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
@@ -150,7 +153,9 @@ impl CustomOp3 for Fused {
                     let range = first * d..(first + rows) * d;
                     let (mut dx, mut sums) = (vec![0f32; rows * d], vec![0f32; 2 * d]);
                     let scale = &scale[g * d..][..d];
-                    vectorised(|| self.backward_rows(&x[range.clone()], scale, &grad[range.clone()], &mut dx, &mut sums));
+                    vectorised(|| {
+                        self.backward_rows(&x[range.clone()], scale, &grad[range.clone()], &mut dx, &mut sums)
+                    });
                     (g, dx, sums)
                 })
                 .collect();

@@ -16,7 +16,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     }
     let x = if kernel::applies(&[weight]) { x.contiguous()? } else { x.clone() };
     match bias {
-        Some(bias) if kernel::applies(&[&x, weight, bias]) => x.apply_op3(weight, bias, Affine { outputs, inputs }),
+        Some(bias) if kernel::applies(&[&x, weight, bias]) => {
+            x.apply_op3(weight, bias, Affine { outputs, inputs })
+        }
         None if kernel::applies(&[&x, weight]) => x.apply_op2(weight, Affine { outputs, inputs }),
         _ => composed(&x, weight, bias),
     }
@@ -46,8 +48,9 @@ impl Affine {
         let rows = x.len() / self.inputs;
         let mut y = vec![0f32; rows * self.outputs];
         if let Some(bias) = bias {
-            y.par_chunks_mut(self.outputs * 64)
-                .for_each(|block| block.chunks_exact_mut(self.outputs).for_each(|row| row.copy_from_slice(bias)));
+            y.par_chunks_mut(self.outputs * 64).for_each(|block| {
+                block.chunks_exact_mut(self.outputs).for_each(|row| row.copy_from_slice(bias))
+            });
         }
         let keep = if bias.is_some() { 1.0 } else { 0.0 };
         let weight = Matrix::rows(weight, self.inputs).t();
@@ -62,7 +65,12 @@ impl Affine {
     }
 
     /// `dx = dy·W` and `dW = dyᵀ·x`, each only where a variable stands upstream.
-    fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn backward(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let rows = x.elem_count() / self.inputs;
         with_elements([x, weight, grad], |[x_data, w_data, g_data]| {
             let grad = Matrix::rows(g_data, self.outputs);
@@ -85,7 +93,8 @@ impl Affine {
     }
 
     fn bias_gradient(&self, grad: &[f32]) -> Vec<f32> {
-        let partial: Vec<Vec<f32>> = grad.par_chunks(self.outputs * 128).map(|b| kernel::fold_rows(b, self.outputs)).collect();
+        let partial: Vec<Vec<f32>> =
+            grad.par_chunks(self.outputs * 128).map(|b| kernel::fold_rows(b, self.outputs)).collect();
         kernel::fold_rows(&partial.concat(), self.outputs)
     }
 }
@@ -105,7 +114,12 @@ impl CustomOp3 for Affine {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let bias = elements(bias, bias_layout)?;
-        Ok(self.forward(elements(x, x_layout)?, elements(weight, weight_layout)?, Some(bias), x_layout.shape()))
+        Ok(self.forward(
+            elements(x, x_layout)?,
+            elements(weight, weight_layout)?,
+            Some(bias),
+            x_layout.shape(),
+        ))
     }
 
     fn bwd(

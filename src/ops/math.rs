@@ -58,7 +58,12 @@ pub(crate) fn erf(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    fn worst(range: std::ops::Range<i32>, scale: f32, fast: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64) -> f64 {
+    fn worst(
+        range: std::ops::Range<i32>,
+        scale: f32,
+        fast: impl Fn(f32) -> f32,
+        exact: impl Fn(f64) -> f64,
+    ) -> f64 {
         let error = |i: i32| {
             let x = i as f32 * scale;
             let expected = exact(f64::from(x));

@@ -32,7 +32,13 @@ impl AdamW {
             anyhow::Ok(Slot { name: name.clone(), parameter: parameter.clone(), m: zero()?, v: zero()? })
         };
         let slots = parameters.iter().map(slot).collect::<Result<_>>()?;
-        Ok(Self { slots, betas: options.betas, weight_decay: options.weight_decay, clip: options.clip, step: 0 })
+        Ok(Self {
+            slots,
+            betas: options.betas,
+            weight_decay: options.weight_decay,
+            clip: options.clip,
+            step: 0,
+        })
     }
 
     /// Global norm of the gradients, before clipping.
@@ -73,6 +79,8 @@ impl AdamW {
 
 impl Slot {
     fn gradient<'a>(&self, gradients: &'a GradStore) -> Result<&'a Tensor> {
-        gradients.get(&self.parameter).with_context(|| format!("parameter {} received no gradient", self.name))
+        gradients
+            .get(&self.parameter)
+            .with_context(|| format!("parameter {} received no gradient", self.name))
     }
 }

@@ -71,8 +71,16 @@ impl Options {
         positive("clip", self.clip)?;
         share("beta1", self.betas.0)?;
         share("beta2", self.betas.1)?;
-        ensure!((0.0..=1.0).contains(&self.final_lr), "final_lr = {}, but it must lie in 0..1", self.final_lr);
-        ensure!(self.weight_decay >= 0.0, "weight_decay = {}, but it must not be negative", self.weight_decay);
+        ensure!(
+            (0.0..=1.0).contains(&self.final_lr),
+            "final_lr = {}, but it must lie in 0..1",
+            self.final_lr
+        );
+        ensure!(
+            self.weight_decay >= 0.0,
+            "weight_decay = {}, but it must not be negative",
+            self.weight_decay
+        );
         ensure!(self.alpha >= 0.0, "alpha = {}, but it must not be negative", self.alpha);
         ensure!(self.walk >= 1, "walk = 0, but a walk needs at least one step");
         ensure!(self.steps >= 1, "steps = 0, but training needs at least one step");
