@@ -1,1 +1,24 @@
-//! Room `data`.
+//! Text as tokens, and the windows of it that training and evaluation read.
+
+mod corpus;
+mod sampler;
+mod windows;
+
+pub use corpus::{SEPARATOR, TokenSet};
+pub use sampler::Sampler;
+pub use windows::windows;
+
+use anyhow::{Result, bail};
+
+/// A corpus must hold at least one window, and a window at least one token.
+fn check_window(tokens: usize, seq_len: usize) -> Result<()> {
+    if seq_len == 0 {
+        bail!("seq_len must be at least 1, not 0");
+    }
+    if tokens < seq_len {
+        bail!(
+            "the corpus has {tokens} tokens, less than one window of seq_len = {seq_len}: use more text or a smaller seq_len"
+        );
+    }
+    Ok(())
+}

@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(controller.accept(0.0), LARGEST_FACTOR);
         assert_eq!(controller.reject(f64::NAN), SMALLEST_FACTOR);
         assert_eq!(controller.reject(f64::INFINITY), SMALLEST_FACTOR);
-        assert_eq!(controller.reject(1.0 + 1e-12), SAFETY);
+        assert!(controller.reject(1.0 + 1e-12) <= SAFETY);
         // Directly after a rejection a step must not grow.
         assert_eq!(controller.accept(1e-8), 1.0);
         assert_eq!(controller.accept(1e-8), LARGEST_FACTOR);

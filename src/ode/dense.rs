@@ -21,7 +21,8 @@ pub(super) fn interpolate<S: State>(
             // In fixed-step mode the last stage, which is `end`, has not been evaluated as a stage.
             let slopes = step.slopes.iter().chain(std::iter::once(end));
             let weight = |row: &[f64; 4]| row.iter().rev().fold(0.0, |sum, w| (sum + w) * theta);
-            let terms: Vec<_> = rows.iter().map(weight).zip(slopes).map(|(w, k)| (interval.h * w, k)).collect();
+            let terms: Vec<_> =
+                rows.iter().map(weight).zip(slopes).map(|(w, k)| (interval.h * w, k)).collect();
             x0.add_scaled(&terms)
         }
     }
@@ -32,12 +33,7 @@ pub(super) fn interpolate<S: State>(
 fn hermite<S: State>(x0: &S, x1: &S, f0: &S, f1: &S, h: f64, theta: f64) -> Result<S> {
     let rest = 1.0 - theta;
     let w = theta * theta * (3.0 - 2.0 * theta);
-    x0.add_scaled(&[
-        (-w, x0),
-        (w, x1),
-        (h * theta * rest * rest, f0),
-        (-h * theta * theta * rest, f1),
-    ])
+    x0.add_scaled(&[(-w, x0), (w, x1), (h * theta * rest * rest, f0), (-h * theta * theta * rest, f1)])
 }
 
 #[cfg(test)]

@@ -99,13 +99,16 @@ mod tests {
         for method in Method::ALL {
             assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
         }
-        let adaptive: Vec<_> = Method::ALL.into_iter().filter(|m| m.is_adaptive()).map(Method::name).collect();
+        let adaptive: Vec<_> =
+            Method::ALL.into_iter().filter(|m| m.is_adaptive()).map(Method::name).collect();
         assert_eq!(adaptive, ["bosh3", "tsit5", "dopri5"]);
     }
 
     #[test]
     fn unknown_names_suggest_the_nearest_and_list_all() {
-        for (name, nearest) in [("rk5", "rk4"), ("mid-point", "midpoint"), ("Dopri", "dopri5"), ("eulr", "euler")] {
+        for (name, nearest) in
+            [("rk5", "rk4"), ("mid-point", "midpoint"), ("Dopri", "dopri5"), ("eulr", "euler")]
+        {
             let message = name.parse::<Method>().unwrap_err().to_string();
             assert!(message.contains(&format!("did you mean {nearest:?}")), "{message}");
             assert!(message.contains("heun, ralston"), "{message}");

@@ -90,10 +90,12 @@ where
     let mut recorder = Recorder::start(x0, options);
     let (x1, accepted, rejected) = match options.steps {
         _ if options.t0 == options.t1 => (x0.clone(), 0, 0),
-        Some(steps) => {
-            (fixed::integrate(tableau, &mut field, x0, steps, options, &mut recorder)?, steps, 0)
-        }
+        Some(steps) => (fixed::integrate(tableau, &mut field, x0, steps, options, &mut recorder)?, steps, 0),
         None => adaptive::integrate(tableau, &mut field, x0, options, &mut recorder)?,
     };
-    Ok(Solution { x1, saved: recorder.finish(), stats: Stats { nfe: field.evaluations(), accepted, rejected } })
+    Ok(Solution {
+        x1,
+        saved: recorder.finish(),
+        stats: Stats { nfe: field.evaluations(), accepted, rejected },
+    })
 }

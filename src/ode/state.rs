@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn zero_tolerance_and_broken_states_are_told_apart() -> Result<()> {
-        let ratio = |error: f64, y1: f64| <[f64; 1]>::error_ratio(&[(1.0, &[error])], &[0.0], &[y1], 1e-3, 0.0);
+        let ratio =
+            |error: f64, y1: f64| <[f64; 1]>::error_ratio(&[(1.0, &[error])], &[0.0], &[y1], 1e-3, 0.0);
         assert_eq!(ratio(0.0, 0.0)?, 0.0);
         assert!(ratio(1e-9, 0.0)? > 1.0);
         for y1 in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {

@@ -185,7 +185,8 @@ mod tests {
     }
 
     fn order_of(tableau: &Tableau, w: &[f64], theta: f64) -> u32 {
-        let failing = residuals(tableau, w, theta).into_iter().filter(|(_, r)| *r > 1e-12).map(|(o, _)| o).min();
+        let failing =
+            residuals(tableau, w, theta).into_iter().filter(|(_, r)| *r > 1e-12).map(|(o, _)| o).min();
         failing.map_or(5, |order| order - 1)
     }
 
@@ -213,11 +214,13 @@ mod tests {
             found += 1;
             assert_eq!(rows.len(), tableau.stages());
             for theta in [0.1f64, 0.35, 0.5, 0.77, 1.0] {
-                let w: Vec<f64> = rows
-                    .iter()
-                    .map(|row| (1..).zip(row).map(|(p, w)| w * theta.powi(p)).sum())
-                    .collect();
-                assert!(order_of(tableau, &w, theta) >= 4, "{method} at {theta}: {:?}", residuals(tableau, &w, theta));
+                let w: Vec<f64> =
+                    rows.iter().map(|row| (1..).zip(row).map(|(p, w)| w * theta.powi(p)).sum()).collect();
+                assert!(
+                    order_of(tableau, &w, theta) >= 4,
+                    "{method} at {theta}: {:?}",
+                    residuals(tableau, &w, theta)
+                );
             }
         }
         assert_eq!(found, 2);
@@ -228,7 +231,8 @@ mod tests {
         let build = |c: &[f64], a: &[f64], b: &[f64], e: Option<&[f64]>| {
             Tableau::new("own", 2, c.to_vec(), a.to_vec(), b.to_vec(), e.map(<[f64]>::to_vec))
         };
-        let kutta3 = build(&[0.0, 0.5, 1.0], &[0.5, -1.0, 2.0], &[1.0 / 6.0, 2.0 / 3.0, 1.0 / 6.0], None).unwrap();
+        let kutta3 =
+            build(&[0.0, 0.5, 1.0], &[0.5, -1.0, 2.0], &[1.0 / 6.0, 2.0 / 3.0, 1.0 / 6.0], None).unwrap();
         assert_eq!((kutta3.stages(), kutta3.is_fsal(), kutta3.is_adaptive()), (3, false, false));
         for (tableau, expected) in [
             (build(&[], &[], &[], None), "at least one stage"),

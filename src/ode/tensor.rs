@@ -32,8 +32,10 @@ impl State for Tensor {
         // Half precision could not resolve the tolerances.
         let working = if y0.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
         let (y0, y1) = (y0.detach().to_dtype(working)?, y1.detach().to_dtype(working)?);
-        let slopes =
-            terms.iter().map(|(_, k)| k.detach().to_dtype(working)).collect::<candle_core::Result<Vec<_>>>()?;
+        let slopes = terms
+            .iter()
+            .map(|(_, k)| k.detach().to_dtype(working))
+            .collect::<candle_core::Result<Vec<_>>>()?;
         let terms: Vec<_> = terms.iter().map(|(c, _)| *c).zip(&slopes).collect();
         let sum = match (y0.device(), working) {
             (Device::Cpu, DType::F64) => fused_squares::<f64>(&terms, &y0, &y1, rtol, atol)?,
@@ -96,13 +98,7 @@ fn fused_squares<T: WithDType>(
     })?
 }
 
-fn composed_squares(
-    terms: &[(f64, &Tensor)],
-    y0: &Tensor,
-    y1: &Tensor,
-    rtol: f64,
-    atol: f64,
-) -> Result<f64> {
+fn composed_squares(terms: &[(f64, &Tensor)], y0: &Tensor, y1: &Tensor, rtol: f64, atol: f64) -> Result<f64> {
     let error = composed_sum(&y0.zeros_like()?, terms)?;
     // The smallest positive number keeps 0/0 from becoming NaN; 0·y1 shows a y1 that overflowed.
     let scale = ((y0.abs()?.maximum(&y1.abs()?)? * rtol)? + atol.max(f32::MIN_POSITIVE as f64))?;

@@ -45,8 +45,10 @@ fn distance(a: &Vector, b: &Vector) -> f64 {
 fn slope(steps: &[usize], error: impl Fn(usize) -> f64) -> f64 {
     let points: Vec<_> = steps.iter().map(|&n| (-(n as f64).ln(), error(n).ln())).collect();
     let count = points.len() as f64;
-    let (mx, my) = (points.iter().map(|p| p.0).sum::<f64>() / count, points.iter().map(|p| p.1).sum::<f64>() / count);
-    points.iter().map(|(x, y)| (x - mx) * (y - my)).sum::<f64>() / points.iter().map(|(x, _)| (x - mx).powi(2)).sum::<f64>()
+    let (mx, my) =
+        (points.iter().map(|p| p.0).sum::<f64>() / count, points.iter().map(|p| p.1).sum::<f64>() / count);
+    points.iter().map(|(x, y)| (x - mx) * (y - my)).sum::<f64>()
+        / points.iter().map(|(x, _)| (x - mx).powi(2)).sum::<f64>()
 }
 
 /// Step counts whose errors lie between the pre-asymptotic range and rounding.
@@ -55,7 +57,9 @@ fn range_of(order: u32) -> &'static [usize] {
         1 => &[512, 1024, 2048, 4096],
         2 => &[64, 128, 256, 512],
         3 => &[32, 64, 128, 256],
-        _ => &[24, 36, 54, 81],
+        4 => &[32, 48, 72, 108],
+        // Tsit5's leading error term is so small that the next one shows with larger steps.
+        _ => &[96, 128, 170, 220],
     }
 }
 
@@ -81,12 +85,12 @@ fn every_method_converges_with_its_order() {
 
 #[test]
 fn every_method_converges_with_its_order_where_time_enters() {
-    // x' = x·cos(t), x(t) = e^sin(t).
+    // x' = ¾·t²·x, x(2) = e².
     for method in Method::ALL {
         let order = method.tableau().order();
         let measured = slope(range_of(order), |steps| {
-            let f = |x: &[f64; 1], t: f64| -> Result<_> { Ok([x[0] * t.cos()]) };
-            (solve(f, &[1.0], &fixed(method, steps)).unwrap().x1[0] - 2f64.sin().exp()).abs()
+            let f = |x: &[f64; 1], t: f64| -> Result<_> { Ok([0.75 * t * t * x[0]]) };
+            (solve(f, &[1.0], &fixed(method, steps)).unwrap().x1[0] - 2f64.exp()).abs()
         });
         assert!((measured - f64::from(order)).abs() < 0.2, "{method}: order {measured}");
     }
@@ -102,12 +106,17 @@ fn dense_output_converges_with_its_order() {
         let (a, x0) = random_system(1);
         let measured = slope(range_of(order), |steps| {
             let h = 2.0 / steps as f64;
-            let save_at: Vec<f64> = (0..steps).flat_map(|i| [0.3, 0.62].map(|theta| (i as f64 + theta) * h)).collect();
+            let save_at: Vec<f64> =
+                (0..steps).flat_map(|i| [0.3, 0.62].map(|theta| (i as f64 + theta) * h)).collect();
             let options = Options { save_at: save_at.clone(), ..fixed(method, steps) };
             let f = |x: &Vector, _t: f64| -> Result<_> { Ok(product(&a, x)) };
             let saved = solve(f, &x0, &options).unwrap().saved;
             assert_eq!(saved.len(), save_at.len());
-            saved.iter().zip(&save_at).map(|(x, t)| distance(x, &exponential(&a, *t, &x0))).fold(0.0, f64::max)
+            saved
+                .iter()
+                .zip(&save_at)
+                .map(|(x, t)| distance(x, &exponential(&a, *t, &x0)))
+                .fold(0.0, f64::max)
         });
         assert!((measured - expected).abs() < 0.2, "{method}: order {measured} instead of {expected}");
     }
@@ -156,7 +165,11 @@ fn adaptive_dense_output_is_as_exact_as_the_steps() {
             assert!((x[0] - t.cos()).abs() < allowed, "{method} at {t}: {}", x[0] - t.cos());
         }
         let plain = solve(oscillator, &[1.0, 0.0], &Options { save_at: vec![], ..options }).unwrap();
-        assert_eq!((plain.x1, plain.stats), (solution.x1, solution.stats), "saving must not change the steps");
+        assert_eq!(
+            (plain.x1, plain.stats),
+            (solution.x1, solution.stats),
+            "saving must not change the steps"
+        );
     }
 }
 
@@ -169,7 +182,9 @@ fn evaluations_are_counted_exactly() {
     };
     let stages = [1, 2, 2, 2, 4, 3, 6, 6];
     for (method, stages) in Method::ALL.into_iter().zip(stages) {
-        for (save_at, extra) in [(vec![], 0), (vec![0.0, 0.5, 1.0, 2.0], 0), (vec![0.7, 0.8], 0), (vec![1.7], 1)] {
+        for (save_at, extra) in
+            [(vec![], 0), (vec![0.0, 0.5, 1.0, 2.0], 0), (vec![0.7, 0.8], 0), (vec![1.7], 1)]
+        {
             calls.set(0);
             let options = Options { save_at, ..fixed(method, 4) };
             let stats = solve(f, &[1.0, 0.0], &options).unwrap().stats;
@@ -238,7 +253,9 @@ fn a_blow_up_ends_with_an_error_naming_the_time() {
     for method in Method::ALL.into_iter().filter(|m| m.is_adaptive()) {
         let f = |x: &[f64; 1], _t: f64| -> Result<_> { Ok([x[0] * x[0]]) };
         match solve(f, &[1.0], &adaptive(method, 2.0, 1e-6)).unwrap_err() {
-            Error::StepUnderflow { t, h, .. } => assert!((t - 1.0).abs() < 1e-3 && h < 1e-14, "{method}: {t} {h}"),
+            Error::StepUnderflow { t, h, .. } => {
+                assert!((t - 1.0).abs() < 1e-3 && h < 1e-14, "{method}: {t} {h}")
+            }
             other => panic!("{method}: {other}"),
         }
         let error = solve(f, &[1.0], &Options { t1: 4.0, ..fixed(method, 100) }).unwrap_err();
@@ -249,7 +266,9 @@ fn a_blow_up_ends_with_an_error_naming_the_time() {
 #[test]
 fn an_impossible_tolerance_ends_with_an_error() {
     // A jump at every scale: no step is small enough.
-    let noise = |x: &[f64; 1], t: f64| -> Result<_> { Ok([1e6 * (x[0].to_bits() ^ t.to_bits()).count_ones() as f64]) };
+    let noise = |x: &[f64; 1], t: f64| -> Result<_> {
+        Ok([1e6 * (x[0].to_bits() ^ t.to_bits()).count_ones() as f64])
+    };
     for method in Method::ALL.into_iter().filter(|m| m.is_adaptive()) {
         let options = Options { method, rtol: 0.0, atol: 1e-30, ..Options::default() };
         let message = solve(noise, &[1.0], &options).unwrap_err().to_string();
@@ -313,7 +332,8 @@ fn tensors_and_vectors_agree() {
 
 #[test]
 fn gradients_through_a_solve_match_finite_differences() {
-    let weight = Tensor::new(&[[0.3f64, -0.8, 0.1], [0.5, 0.2, -0.4], [-0.6, 0.9, 0.7]], &Device::Cpu).unwrap();
+    let weight =
+        Tensor::new(&[[0.3f64, -0.8, 0.1], [0.5, 0.2, -0.4], [-0.6, 0.9, 0.7]], &Device::Cpu).unwrap();
     let start = [0.4f64, -0.3, 0.9];
     let target = Tensor::new(&[[0.2f64, 0.1, -0.5]], &Device::Cpu).unwrap();
     for method in Method::ALL {
