@@ -12,7 +12,7 @@ use super::error::{Finished, ScriptError};
 use super::memory::Pressure;
 use super::register::Registry;
 use super::state::State;
-use super::{flags, help, print, tensor};
+use super::{flags, help, print, results, tensor};
 
 /// How scripts are run.
 #[derive(Clone, Debug)]
@@ -104,6 +104,7 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     flags::register(&mut registry)?;
     print::register(&mut registry)?;
     tensor::register(&mut registry)?;
+    results::register(&mut registry)?;
     Ok(registry.finish())
 }
 

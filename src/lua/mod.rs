@@ -20,6 +20,7 @@ mod options;
 mod print;
 mod register;
 mod repl;
+mod results;
 mod signature;
 mod state;
 pub mod stubs;

@@ -53,19 +53,25 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             returns: &[("nil", "nothing")],
             example: "local path = os.tmpname()\nlft.safetensors.save(path, {weight = lft.zeros({2, 2})})\nos.remove(path)",
         },
-        |_, (path, tensors): (PathBuf, Table)| {
-            let mut named: HashMap<String, Tensor> = HashMap::new();
-            for pair in tensors.pairs::<String, TensorArg>() {
-                let (name, tensor) = pair.context("expected a table of names to tensors")?;
-                named.insert(name, tensor.0);
-            }
-            write(&path, &named)
-        },
+        |_, (path, tensors): (PathBuf, Table)| save(&path, &named(&tensors)?),
     )
 }
 
+/// The tensors of a Lua table.
+///
+/// # Errors
+/// When it holds anything else.
+pub fn named(tensors: &Table) -> anyhow::Result<HashMap<String, Tensor>> {
+    let mut named = HashMap::new();
+    for pair in tensors.pairs::<String, TensorArg>() {
+        let (name, tensor) = pair.context("expected a table of names to tensors")?;
+        named.insert(name, tensor.0);
+    }
+    Ok(named)
+}
+
 /// Writes to a temporary file beside `path` and renames it into place.
-fn write(path: &Path, tensors: &HashMap<String, Tensor>) -> anyhow::Result<()> {
+pub fn save(path: &Path, tensors: &HashMap<String, Tensor>) -> anyhow::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let whole = || format!("cannot write {}", path.display());
     let file = tempfile::NamedTempFile::new_in(folder).with_context(whole)?;

@@ -15,6 +15,7 @@ mod shape;
 
 pub use args::{TENSOR_OPTIONS, placement};
 pub use handle::Handle;
+pub use io::{named, save};
 
 use super::catalogue::Class;
 use super::register::Registry;
