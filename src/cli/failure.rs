@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 
+use crate::console;
+
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// `EX_SOFTWARE` of BSD's sysexits.
@@ -29,7 +31,7 @@ pub fn catch(program: impl FnOnce() -> Result<()>) -> ExitCode {
     match panic::catch_unwind(AssertUnwindSafe(program)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprint!("{}", describe(&error));
+            console::note(describe(&error).trim_end());
             ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILED })
         }
         Err(_) => ExitCode::from(INTERNAL),
@@ -38,7 +40,7 @@ pub fn catch(program: impl FnOnce() -> Result<()>) -> ExitCode {
 
 /// Makes a panic print one line that asks for a report, in place of a backtrace.
 pub fn report_panics_in_one_line() {
-    panic::set_hook(Box::new(|info| eprintln!("{}", describe_panic(info))));
+    panic::set_hook(Box::new(|info| console::note(&describe_panic(info))));
 }
 
 /// `error: …`, then one indented line for each cause that its text does not already contain.

@@ -17,6 +17,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use crate::console;
+
 pub use device::DeviceChoice;
 pub use failure::{catch, report_panics_in_one_line};
 
@@ -102,7 +104,7 @@ impl Global {
 
     fn note(&self, line: &str) {
         if !self.quiet {
-            eprintln!("{line}");
+            console::note(line);
         }
     }
 

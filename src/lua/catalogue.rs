@@ -121,16 +121,6 @@ impl Catalogue {
     }
 }
 
-/// The known name nearest to `name`, if one is near enough to be what was meant.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(name.len()) / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,12 +134,5 @@ mod tests {
         assert_eq!(entry("Tensor:sum").short(), "sum");
         assert_eq!(entry("Tensor.__add").kind(), Kind::Operator);
         assert_eq!(entry("Tensor.__add").owner(), "Tensor");
-    }
-
-    #[test]
-    fn nearest_finds_typos_and_refuses_strangers() {
-        assert_eq!(nearest("dtpye", ["device", "dtype"]), Some("dtype"));
-        assert_eq!(nearest("step", ["steps", "method"]), Some("steps"));
-        assert_eq!(nearest("colour", ["dtype", "steps"]), None);
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use candle_core::{DType, Device, DeviceLocation};
 
-use super::catalogue::nearest;
+use crate::nearest::nearest;
 
 /// LuaCATS type of an element type's name.
 pub const DTYPE: &str = "\"f32\"|\"f64\"|\"f16\"|\"bf16\"|\"u8\"|\"u32\"|\"i64\"";

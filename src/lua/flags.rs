@@ -6,11 +6,12 @@ use anyhow::{Context, bail};
 use mlua::{Lua, Table, Value};
 use serde_json::Value as Json;
 
-use super::catalogue::{Entry, nearest};
+use super::catalogue::Entry;
 use super::error::Finished;
 use super::register::Registry;
 use super::state::State;
 use super::types::describe;
+use crate::nearest::nearest;
 
 /// One flag: its value so far and what it is for.
 struct Flag {

@@ -1,7 +1,6 @@
 //! What scripts show on the terminal: aligned tables and progress.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,6 +13,7 @@ use super::catalogue::{Class, Entry, OptionsTable};
 use super::options::Options;
 use super::register::{Registry, userdata};
 use super::state::State;
+use crate::console;
 
 const TABLE: OptionsTable = OptionsTable {
     class: "TableOptions",
@@ -49,7 +49,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
                 None => all_columns(&rows)?,
             };
             let text = render(&rows, &columns)?;
-            writeln!(std::io::stdout(), "{text}").context("standard output is closed")
+            console::print(&format!("{text}\n"))
         },
     )?;
     registry.function(

@@ -18,6 +18,7 @@ use super::state::State;
 use super::tensor::{self, Handle};
 use super::types::describe;
 use crate::results::{RunInfo, Status};
+use crate::{atomic, console};
 
 const RUN: OptionsTable = OptionsTable {
     class: "RunOptions",
@@ -73,7 +74,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             state.flush_runs()?;
             let answer = crate::results::query(&state.runs_dir, &sql)?;
             for warning in &answer.warnings {
-                eprintln!("warning: {warning}");
+                console::note(&format!("warning: {warning}"));
             }
             Ok(row::tables(lua, &answer.frame)?)
         },
@@ -186,7 +187,7 @@ fn start(lua: &Lua, options: Option<Table>) -> anyhow::Result<Run> {
     };
     let run = Run::create(&state.runs_dir, info)?;
     if !state.quiet {
-        eprintln!("run {}: {}", run.name(), run.folder().display());
+        console::note(&format!("run {}: {}", run.name(), run.folder().display()));
     }
     state.add_run(run.clone());
     Ok(run)
@@ -218,10 +219,10 @@ fn save(run: &Run, name: &str, object: &Value) -> anyhow::Result<String> {
     let file = format!("{}.safetensors", name.strip_suffix(".safetensors").unwrap_or(name));
     let path = run.path_for(&file)?;
     match object {
-        Value::Table(table) => tensor::save(&path, &tensor::named(table)?)?,
+        Value::Table(table) => atomic::write_tensors(&path, tensor::named(table)?, None)?,
         Value::UserData(data) if data.is::<Handle>() => {
             let tensor = data.borrow::<Handle>()?.get()?;
-            tensor::save(&path, &[(name.to_owned(), tensor)].into())?;
+            atomic::write_tensors(&path, [(name.to_owned(), tensor)], None)?;
         }
         other => bail!(
             "cannot save {}: expected a tensor, a table of tensors, or something with a method save",

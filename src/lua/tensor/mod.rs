@@ -15,7 +15,7 @@ mod shape;
 
 pub use args::{TENSOR_OPTIONS, placement};
 pub use handle::Handle;
-pub use io::{named, save};
+pub use io::named;
 
 use super::catalogue::Class;
 use super::register::Registry;
