@@ -23,6 +23,17 @@ pub fn install(lua: &Lua) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// For loops below Lua, which the hook does not see.
+///
+/// # Errors
+/// When Ctrl-C was pressed.
+pub fn check() -> anyhow::Result<()> {
+    match PRESSED.swap(false, Ordering::SeqCst) {
+        true => anyhow::bail!("interrupted"),
+        false => Ok(()),
+    }
+}
+
 /// Forgets a Ctrl-C that came while nothing ran.
 pub fn clear() {
     PRESSED.store(false, Ordering::SeqCst);
