@@ -38,7 +38,10 @@ pub struct OptionsTable {
 }
 
 /// The fields `a` followed by the fields `b`, for options tables that share a part; `K` is their number.
-pub const fn join<const A: usize, const B: usize, const K: usize>(a: [Param; A], b: [Param; B]) -> [Param; K] {
+pub const fn join<const A: usize, const B: usize, const K: usize>(
+    a: [Param; A],
+    b: [Param; B],
+) -> [Param; K] {
     assert!(A + B == K);
     let mut all = [("", "", ""); K];
     let mut i = 0;

@@ -8,7 +8,7 @@ use mlua::{Lua, MultiValue, Table, Value};
 
 use super::catalogue::{Class, Entry, OptionsTable, Param};
 use super::data::{BATCH, Dataset};
-use super::flow::{block_option, skip_option, SKIP};
+use super::flow::{SKIP, block_option, skip_option};
 use super::interrupt;
 use super::object::Object;
 use super::options::Options;
@@ -103,7 +103,10 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         Entry {
             name: "lft.eval.ppl",
             about: "Perplexity: exp of the mean cross-entropy of the targets.",
-            params: &[("logits", "Tensor", "(…, V)"), ("targets", super::ids::IDS, "(…), the tokens that came")],
+            params: &[
+                ("logits", "Tensor", "(…, V)"),
+                ("targets", super::ids::IDS, "(…), the tokens that came"),
+            ],
             returns: &[("number", "at least 1")],
             example: "local ppl = lft.eval.ppl(lft.zeros({2, 4}), {1, 3})\nassert(math.abs(ppl - 4) < 1e-5)",
         },

@@ -35,8 +35,12 @@ impl Scripted {
     /// Those of the function, unchanged, and a value of another type.
     pub fn call<R: FromLua>(&self, lua: &Lua, x: impl IntoLua, t: impl IntoLua) -> anyhow::Result<R> {
         let value = self.0.call::<Value>((x, t))?;
-        R::from_lua(value, lua)
-            .map_err(|error| anyhow!("the function f(x, t) must return the velocity of x: {}", ScriptError::new(&error).message))
+        R::from_lua(value, lua).map_err(|error| {
+            anyhow!(
+                "the function f(x, t) must return the velocity of x: {}",
+                ScriptError::new(&error).message
+            )
+        })
     }
 }
 
@@ -70,10 +74,15 @@ impl FromLua for FieldArg {
             return Ok(Self::Function(Scripted(function)));
         }
         let field = value.as_userdata().and_then(|data| data.borrow::<Velocity>().ok());
-        field.map(|field| Self::Velocity(field.0.clone())).ok_or_else(|| mlua::Error::FromLuaConversionError {
-            from: value.type_name(),
-            to: "VelocityField".into(),
-            message: Some(format!("expected a VelocityField or a function f(x, t), found {}", describe(&value))),
+        field.map(|field| Self::Velocity(field.0.clone())).ok_or_else(|| {
+            mlua::Error::FromLuaConversionError {
+                from: value.type_name(),
+                to: "VelocityField".into(),
+                message: Some(format!(
+                    "expected a VelocityField or a function f(x, t), found {}",
+                    describe(&value)
+                )),
+            }
         })
     }
 }

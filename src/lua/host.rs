@@ -12,7 +12,7 @@ use super::error::{Finished, ScriptError};
 use super::memory::Pressure;
 use super::register::Registry;
 use super::state::State;
-use super::{flags, help, print, results, tensor};
+use super::{data, eval, flags, flow, help, ode, print, progress, pythia, results, tensor, train};
 
 /// How scripts are run.
 #[derive(Clone, Debug)]
@@ -103,7 +103,14 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     help::register(&mut registry)?;
     flags::register(&mut registry)?;
     print::register(&mut registry)?;
+    progress::register(&mut registry)?;
     tensor::register(&mut registry)?;
+    pythia::register(&mut registry)?;
+    ode::register(&mut registry)?;
+    data::register(&mut registry)?;
+    flow::register(&mut registry)?;
+    train::register(&mut registry)?;
+    eval::register(&mut registry)?;
     results::register(&mut registry)?;
     Ok(registry.finish())
 }

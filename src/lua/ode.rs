@@ -10,8 +10,7 @@ use super::tensor::{Handle, TensorArg};
 use crate::ode::{self, Method, Solution, State};
 
 /// LuaCATS type of a solver's name.
-pub const SOLVER: &str =
-    "\"euler\"|\"midpoint\"|\"heun\"|\"ralston\"|\"rk4\"|\"bosh3\"|\"tsit5\"|\"dopri5\"";
+pub const SOLVER: &str = "\"euler\"|\"midpoint\"|\"heun\"|\"ralston\"|\"rk4\"|\"bosh3\"|\"tsit5\"|\"dopri5\"";
 
 const SOLVE: OptionsTable = OptionsTable {
     class: "SolveOptions",
@@ -19,7 +18,11 @@ const SOLVE: OptionsTable = OptionsTable {
         ("method?", SOLVER, "solver, dopri5 when left out"),
         ("t0?", "number", "time of x0, 0 when left out"),
         ("t1?", "number", "time of x1, 1 when left out; may lie before t0"),
-        ("steps?", "integer", "equal steps; the adaptive bosh3, tsit5 and dopri5 choose their own when left out"),
+        (
+            "steps?",
+            "integer",
+            "equal steps; the adaptive bosh3, tsit5 and dopri5 choose their own when left out",
+        ),
         ("rtol?", "number", "relative tolerance of an adaptive solver, 1e-5 when left out"),
         ("atol?", "number", "absolute tolerance of an adaptive solver, 1e-6 when left out"),
         ("save_at?", "number[]", "times to save the solution at, in the direction of the integration"),
@@ -127,7 +130,12 @@ pub fn steps(options: &Options) -> anyhow::Result<Option<usize>> {
     }
 }
 
-fn tensor_field(lua: &Lua, f: &Scripted, x: &candle_core::Tensor, t: f64) -> anyhow::Result<candle_core::Tensor> {
+fn tensor_field(
+    lua: &Lua,
+    f: &Scripted,
+    x: &candle_core::Tensor,
+    t: f64,
+) -> anyhow::Result<candle_core::Tensor> {
     Ok(f.call::<TensorArg>(lua, Handle::new(x.clone()), t)?.0)
 }
 

@@ -45,12 +45,16 @@ impl Meter {
     ) -> anyhow::Result<Self> {
         let quiet = State::of(lua)?.quiet;
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-        bar.set_style(ProgressStyle::with_template(
-            "{prefix} [{bar:24}] {pos}/{len}  {wide_msg}",
-        )?);
+        bar.set_style(ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len}  {wide_msg}")?);
         bar.set_prefix(label.to_owned());
         let begun = Instant::now();
-        let meter = Self { bar, unit, begun, quiet, state: Mutex::new(Shown { text: String::new(), due: begun + patience }) };
+        let meter = Self {
+            bar,
+            unit,
+            begun,
+            quiet,
+            state: Mutex::new(Shown { text: String::new(), due: begun + patience }),
+        };
         if patience.is_zero() {
             meter.show();
         }

@@ -7,13 +7,13 @@ use candle_core::DType;
 use mlua::{Lua, Table, Value};
 
 use super::catalogue::{Class, Entry, OptionsTable, Param};
+use super::device;
 use super::generate::{self, continued};
 use super::ids::{IDS, Ids};
 use super::options::Options;
 use super::register::{Members, Registry, userdata};
 use super::state::State;
 use super::tensor::{Handle, TensorArg, placement};
-use super::device;
 use crate::pythia::{Config, Pythia, tokenizer};
 
 /// A model.
@@ -85,7 +85,8 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         ("tokenizer", "Tokenizer", "its tokenizer; an error when it has none"),
         ("parameter_count", "integer", "number of weights"),
     ];
-    let about = "A language model of L layers. Boundary b is the residual stream after b layers, 0 the embeddings.";
+    let about =
+        "A language model of L layers. Boundary b is the residual stream after b layers, 0 the embeddings.";
     registry.class(Class { name: "Pythia", about, fields }, members)?;
     let about = "Turns text into token ids and back.";
     registry.class(Class { name: "Tokenizer", about, fields: &[] }, |class| {
