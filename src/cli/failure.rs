@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Error, Result};
 
 use crate::console;
+use crate::lua::Ended;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -26,15 +27,28 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 /// Runs the program and turns what it returns into an exit code: 0 for success, 1 for an error, which is
-/// printed with its causes, 2 for wrong usage, 70 for a panic.
+/// printed with its causes, 2 for wrong usage, 70 for a panic, 130 after Ctrl-C, and what a script gave to
+/// `os.exit`.
 pub fn catch(program: impl FnOnce() -> Result<()>) -> ExitCode {
     match panic::catch_unwind(AssertUnwindSafe(program)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            console::note(describe(&error).trim_end());
-            ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILED })
+            let (code, told) = ending(&error);
+            if told {
+                console::note(describe(&error).trim_end());
+            }
+            ExitCode::from(code)
         }
         Err(_) => ExitCode::from(INTERNAL),
+    }
+}
+
+/// The exit code for an error, and whether the user needs to be told of it.
+fn ending(error: &Error) -> (u8, bool) {
+    match error.downcast_ref::<Ended>() {
+        Some(ended) => (ended.code(), *ended == Ended::Interrupted),
+        None if error.is::<UsageError>() => (USAGE, true),
+        None => (FAILED, true),
     }
 }
 
@@ -88,6 +102,8 @@ mod tests {
         assert_eq!(code(|| Ok(())), expected(0));
         assert_eq!(code(|| Err(anyhow!("no"))), expected(1));
         assert_eq!(code(|| Err(UsageError("no").into())), expected(2));
+        assert_eq!(code(|| Err(Ended::Exit(3).into())), expected(3));
+        assert_eq!(code(|| Err(Ended::Interrupted.into())), expected(130));
         assert_eq!(code(|| panic!("a bug")), expected(70));
     }
 

@@ -21,6 +21,7 @@ mod print;
 mod register;
 mod repl;
 mod results;
+mod show;
 mod signature;
 mod state;
 pub mod stubs;
@@ -29,6 +30,6 @@ mod tensor;
 mod tests;
 mod types;
 
-pub use error::ScriptError;
+pub use error::{Ended, ScriptError};
 pub use host::{HostOptions, catalogue, run_script};
 pub use repl::repl;
