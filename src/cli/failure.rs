@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Error, Result};
 
 use crate::console;
-use crate::lua::Ended;
+use crate::lua::{self, Ended};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -35,7 +35,7 @@ pub fn catch(program: impl FnOnce() -> Result<()>) -> ExitCode {
         Ok(Err(error)) => {
             let (code, told) = ending(&error);
             if told {
-                console::note(describe(&error).trim_end());
+                console::note(&describe(&error));
             }
             ExitCode::from(code)
         }
@@ -57,15 +57,9 @@ pub fn report_panics_in_one_line() {
     panic::set_hook(Box::new(|info| console::note(&describe_panic(info))));
 }
 
-/// `error: …`, then one indented line for each cause that its text does not already contain.
+/// `error: …` with its causes in one line; the traceback of a script follows on lines of its own.
 fn describe(error: &Error) -> String {
-    let mut text = format!("error: {error}\n");
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text += &format!("  because: {}\n", cause.trim_end());
-        }
-    }
-    text
+    format!("error: {}", lua::text(error))
 }
 
 fn describe_panic(info: &PanicHookInfo) -> String {
@@ -80,19 +74,14 @@ mod tests {
     use anyhow::{Context, anyhow};
 
     #[test]
-    fn causes_stand_on_their_own_lines() {
+    fn causes_stand_in_one_line_and_none_twice() {
         let error = Err::<(), _>(anyhow!("No such file"))
             .context("cannot read run.json")
             .context("cannot list the runs")
             .unwrap_err();
-        let lines = "error: cannot list the runs\n  because: cannot read run.json\n  because: No such file\n";
-        assert_eq!(describe(&error), lines);
-    }
-
-    #[test]
-    fn a_cause_is_not_said_twice() {
+        assert_eq!(describe(&error), "error: cannot list the runs: cannot read run.json: No such file");
         let error = Err::<(), _>(anyhow!("disk full")).context("cannot write: disk full").unwrap_err();
-        assert_eq!(describe(&error), "error: cannot write: disk full\n");
+        assert_eq!(describe(&error), "error: cannot write: disk full");
     }
 
     #[test]

@@ -119,7 +119,7 @@ fn frames(traceback: &str) -> String {
 }
 
 fn hidden(frame: &str) -> bool {
-    frame == "[C]: in ?" || frame.contains("[string \"lft\"]")
+    frame == "[C]: in ?" || frame.contains("[string \"lft\"]") || frame.ends_with("upvalue 'xpcall_'")
 }
 
 /// `file:line: ` of the nearest Lua frame that called the running binding, or nothing.

@@ -17,6 +17,10 @@ use super::state::State;
 use super::{flags, help, interrupt, print, results, tensor};
 use crate::console;
 
+/// Bytes of address space for the script's stack. Gradients are traced by recursion through every operation since
+/// the last variable, and a loop in a script strings hundreds of thousands of them together easily.
+const STACK: usize = 1 << 30;
+
 /// How scripts are run.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
@@ -97,6 +101,15 @@ impl Host {
 /// When the file cannot be read, and whatever the script ends with: a [`ScriptError`], whose text begins with the
 /// script's file and line and goes on with its traceback, or [`Ended`].
 pub fn run_script(path: &Path, options: &HostOptions) -> anyhow::Result<()> {
+    let script = || run_here(path, options);
+    let thread = std::thread::Builder::new().name("script".to_owned()).stack_size(STACK);
+    std::thread::scope(|scope| match thread.spawn_scoped(scope, script) {
+        Ok(running) => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(error) => Err(error).context("cannot start a thread for the script"),
+    })
+}
+
+fn run_here(path: &Path, options: &HostOptions) -> anyhow::Result<()> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read the script {}", path.display()))?;
     let source = String::from_utf8(bytes).ok().with_context(|| format!("{} is not text", path.display()))?;
     let host = Host::new(options, path, &without_shebang(&source))
@@ -147,6 +160,7 @@ fn prelude(lua: &Lua) -> mlua::Result<Function> {
             // Errors of bindings carry their traceback with them.
             Value::Error(_) => return Ok(error),
             Value::String(message) => message.to_string_lossy(),
+            Value::Integer(_) | Value::Number(_) => show(&error),
             object => format!("error object {}", show(object)),
         };
         lua.traceback(Some(&message), 1).map(Value::String)

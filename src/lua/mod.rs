@@ -30,6 +30,6 @@ mod tensor;
 mod tests;
 mod types;
 
-pub use error::{Ended, ScriptError};
+pub use error::{Ended, ScriptError, text};
 pub use host::{HostOptions, catalogue, run_script};
 pub use repl::repl;
