@@ -37,6 +37,21 @@ pub struct OptionsTable {
     pub fields: &'static [Param],
 }
 
+/// The fields `a` followed by the fields `b`, for options tables that share a part; `K` is their number.
+pub const fn join<const A: usize, const B: usize, const K: usize>(
+    a: [Param; A],
+    b: [Param; B],
+) -> [Param; K] {
+    assert!(A + B == K);
+    let mut all = [("", "", ""); K];
+    let mut i = 0;
+    while i < K {
+        all[i] = if i < A { a[i] } else { b[i - A] };
+        i += 1;
+    }
+    all
+}
+
 /// A class of userdata, or a plain table that the module returns.
 #[derive(Clone, Copy, Debug)]
 pub struct Class {

@@ -14,7 +14,7 @@ use super::register::Registry;
 use super::results::Ending;
 use super::show::show;
 use super::state::State;
-use super::{flags, help, interrupt, print, results, tensor};
+use super::{data, eval, flags, flow, help, interrupt, ode, print, progress, pythia, results, tensor, train};
 use crate::console;
 
 /// Bytes of address space for the script's stack. Gradients are traced by recursion through every operation since
@@ -134,7 +134,14 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     help::register(&mut registry)?;
     flags::register(&mut registry)?;
     print::register(&mut registry)?;
+    progress::register(&mut registry)?;
     tensor::register(&mut registry)?;
+    pythia::register(&mut registry)?;
+    ode::register(&mut registry)?;
+    data::register(&mut registry)?;
+    flow::register(&mut registry)?;
+    train::register(&mut registry)?;
+    eval::register(&mut registry)?;
     results::register(&mut registry)?;
     Ok(registry.finish())
 }
