@@ -1,7 +1,7 @@
 //! Cost of the ODE solvers against state size and number of steps, each method.
 //!
 //! `oscillator` is the overhead of the solver itself: two f64 numbers and a field that costs nothing.
-//! `tanh` is a batch of 4096 × 64 under `x' = tanh(x·A)`, where the field dominates. `size` is the solver's own
+//! `tanh` is a batch of 4096 × 64 under `x' = tanh(x·A)`, where the field dominates; `field` is its cost alone. `size` is the solver's own
 //! arithmetic on large states: the field returns its argument.
 
 use std::hint::black_box;
@@ -63,6 +63,8 @@ fn tanh(criterion: &mut Criterion) {
     let a = (Tensor::randn(0f32, 1.0, (64, 64), &Device::Cpu).expect("a matrix") * 0.125).expect("a matrix");
     let x0 = Tensor::randn(0f32, 1.0, (4096, 64), &Device::Cpu).expect("a batch");
     let f = |x: &Tensor, _t: f64| -> Result<_> { Ok(x.matmul(&a)?.tanh()?) };
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("field", |bencher| bencher.iter(|| f(black_box(&x0), 0.0)));
     for method in Method::ALL {
         let options = Options { method, steps: Some(20), ..Options::default() };
         bench_solve(&mut group, BenchmarkId::new(method.name(), 20), f, &x0, &options);

@@ -20,12 +20,14 @@
 //! | [`cli`] | one file a subcommand |
 //!
 //! Beside the rooms stand tools that any of them may take: [`atomic`] writes files whole, [`nearest`] guesses
-//! what a misspelt name was meant to be, and [`console`] writes to a terminal that may have gone away.
+//! what a misspelt name was meant to be, [`device`] opens devices by name, and [`console`] writes to a terminal
+//! that may have gone away.
 
 pub mod atomic;
 pub mod cli;
 pub mod console;
 pub mod data;
+pub mod device;
 pub mod eval;
 pub mod flow;
 pub mod lua;

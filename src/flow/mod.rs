@@ -10,6 +10,8 @@ mod matching;
 pub mod recoupling;
 mod skip;
 mod student;
+#[cfg(test)]
+mod tests;
 mod time;
 mod velocity;
 mod walking;

@@ -31,6 +31,7 @@ mod pythia;
 mod register;
 mod repl;
 mod results;
+mod show;
 mod signature;
 mod state;
 pub mod stubs;
@@ -40,6 +41,6 @@ mod tests;
 mod train;
 mod types;
 
-pub use error::ScriptError;
+pub use error::{Ended, ScriptError, text};
 pub use host::{HostOptions, catalogue, run_script};
 pub use repl::repl;

@@ -11,8 +11,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::catalogue::Catalogue;
 use super::host::HostOptions;
-use super::results::Run;
-use crate::results::Status;
+use super::results::{Ending, Run};
 
 /// State shared by the bindings of one host.
 pub struct State {
@@ -115,8 +114,8 @@ impl State {
     ///
     /// # Errors
     /// The first file that cannot be written; the other runs are ended all the same.
-    pub fn end_runs(&self, status: Status, error: Option<&str>) -> anyhow::Result<()> {
-        let ended: Vec<_> = lock(&self.runs).drain(..).map(|run| run.end(status, error)).collect();
+    pub fn end_runs(&self, ending: &Ending) -> anyhow::Result<()> {
+        let ended: Vec<_> = lock(&self.runs).drain(..).map(|run| run.end(ending)).collect();
         ended.into_iter().collect()
     }
 

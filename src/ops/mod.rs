@@ -12,7 +12,7 @@ pub mod adamw;
 pub mod attention;
 mod attention_kernel;
 #[cfg(test)]
-mod check;
+pub(crate) mod check;
 pub mod divergence;
 pub mod gate;
 mod kernel;

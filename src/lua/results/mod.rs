@@ -6,18 +6,19 @@ mod run;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use mlua::{AnyUserData, Function, Lua, LuaSerdeExt, Table, Value};
+use mlua::{AnyUserData, Function, Lua, LuaSerdeExt, ObjectLike, Table, Value};
 
-pub use run::Run;
+pub use run::{Ending, Run};
 
 use super::catalogue::{Class, Entry, OptionsTable};
 use super::device;
 use super::options::Options;
 use super::register::{Members, Registry};
+use super::show::show;
 use super::state::State;
 use super::tensor::{self, Handle};
 use super::types::describe;
-use crate::results::{RunInfo, Status};
+use crate::results::RunInfo;
 use crate::{atomic, console};
 
 const RUN: OptionsTable = OptionsTable {
@@ -163,8 +164,15 @@ fn members(class: &mut Members<'_, Run>) {
             returns: &[("nil", "nothing")],
             example: "lft.run{name = \"example\"}:finish()",
         },
-        |_, run: &Run, ()| run.end(Status::Finished, None),
+        |_, run: &Run, ()| run.end(&Ending::WELL),
     );
+    class.hidden("Run.__close", |_, run: &Run, error: Value| {
+        run.end(&match &error {
+            Value::Nil => Ending::WELL,
+            Value::Error(error) => Ending::by(error),
+            error => Ending::by(&mlua::Error::RuntimeError(show(error))),
+        })
+    });
 }
 
 fn start(lua: &Lua, options: Option<Table>) -> anyhow::Result<Run> {
@@ -233,7 +241,6 @@ fn save(run: &Run, name: &str, object: &Value) -> anyhow::Result<String> {
 }
 
 fn member(data: &AnyUserData) -> Option<Function> {
-    use mlua::ObjectLike;
     data.get::<Option<Function>>("save").ok().flatten()
 }
 

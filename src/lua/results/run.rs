@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mlua::{FromLua, Lua, Value};
 
+use crate::lua::error::{Ended, ScriptError};
 use crate::lua::register::userdata;
 use crate::lua::types::describe;
 use crate::results::{self, Row, RunInfo, Status};
@@ -47,15 +48,12 @@ impl Run {
         self.lock().flush()
     }
 
-    /// Ends the run, unless it has ended before; with `error` it is recorded why.
+    /// Ends the run, unless it has ended before.
     ///
     /// # Errors
-    /// As [`results::Run::flush`].
-    pub fn end(&self, status: Status, error: Option<&str>) -> anyhow::Result<()> {
-        match error {
-            Some(reason) if status == Status::Failed => self.lock().fail(reason),
-            _ => self.lock().finish(status),
-        }
+    /// As [`results::Run::end`].
+    pub fn end(&self, ending: &Ending) -> anyhow::Result<()> {
+        self.lock().end(ending.status, ending.reason.clone())
     }
 
     /// Name as the script gave it.
@@ -83,6 +81,28 @@ impl Run {
 
     fn lock(&self) -> MutexGuard<'_, results::Run> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a run ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    status: Status,
+    reason: Option<String>,
+}
+
+impl Ending {
+    /// The work was done.
+    pub const WELL: Self = Self { status: Status::Finished, reason: None };
+
+    /// As an error ends it; [`Ended`] is no failure of the script.
+    pub fn by(error: &mlua::Error) -> Self {
+        let status = match Ended::of(error) {
+            Some(Ended::Exit(0)) => return Self::WELL,
+            Some(Ended::Interrupted) => Status::Interrupted,
+            Some(Ended::Exit(_)) | None => Status::Failed,
+        };
+        Self { status, reason: Some(ScriptError::new(error).message) }
     }
 }
 
