@@ -18,12 +18,20 @@
 //! | [`report`] | charts and the HTML page |
 //! | [`lua`] | the scripting host |
 //! | [`cli`] | one file a subcommand |
+//!
+//! Beside the rooms stand tools that any of them may take: [`atomic`] writes files whole, [`nearest`] guesses
+//! what a misspelt name was meant to be, [`device`] opens devices by name, and [`console`] writes to a terminal
+//! that may have gone away.
 
+pub mod atomic;
 pub mod cli;
+pub mod console;
 pub mod data;
+pub mod device;
 pub mod eval;
 pub mod flow;
 pub mod lua;
+pub mod nearest;
 pub mod ode;
 pub mod ops;
 pub mod pythia;

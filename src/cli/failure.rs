@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 
+use crate::console;
+use crate::lua::{self, Ended};
+
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// `EX_SOFTWARE` of BSD's sysexits.
@@ -24,32 +27,39 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 /// Runs the program and turns what it returns into an exit code: 0 for success, 1 for an error, which is
-/// printed with its causes, 2 for wrong usage, 70 for a panic.
+/// printed with its causes, 2 for wrong usage, 70 for a panic, 130 after Ctrl-C, and what a script gave to
+/// `os.exit`.
 pub fn catch(program: impl FnOnce() -> Result<()>) -> ExitCode {
     match panic::catch_unwind(AssertUnwindSafe(program)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprint!("{}", describe(&error));
-            ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILED })
+            let (code, told) = ending(&error);
+            if told {
+                console::note(&describe(&error));
+            }
+            ExitCode::from(code)
         }
         Err(_) => ExitCode::from(INTERNAL),
     }
 }
 
-/// Makes a panic print one line that asks for a report, in place of a backtrace.
-pub fn report_panics_in_one_line() {
-    panic::set_hook(Box::new(|info| eprintln!("{}", describe_panic(info))));
+/// The exit code for an error, and whether the user needs to be told of it.
+fn ending(error: &Error) -> (u8, bool) {
+    match error.downcast_ref::<Ended>() {
+        Some(ended) => (ended.code(), *ended == Ended::Interrupted),
+        None if error.is::<UsageError>() => (USAGE, true),
+        None => (FAILED, true),
+    }
 }
 
-/// `error: …`, then one indented line for each cause that its text does not already contain.
+/// Makes a panic print one line that asks for a report, in place of a backtrace.
+pub fn report_panics_in_one_line() {
+    panic::set_hook(Box::new(|info| console::note(&describe_panic(info))));
+}
+
+/// `error: …` with its causes in one line; the traceback of a script follows on lines of its own.
 fn describe(error: &Error) -> String {
-    let mut text = format!("error: {error}\n");
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text += &format!("  because: {}\n", cause.trim_end());
-        }
-    }
-    text
+    format!("error: {}", lua::text(error))
 }
 
 fn describe_panic(info: &PanicHookInfo) -> String {
@@ -64,19 +74,14 @@ mod tests {
     use anyhow::{Context, anyhow};
 
     #[test]
-    fn causes_stand_on_their_own_lines() {
+    fn causes_stand_in_one_line_and_none_twice() {
         let error = Err::<(), _>(anyhow!("No such file"))
             .context("cannot read run.json")
             .context("cannot list the runs")
             .unwrap_err();
-        let lines = "error: cannot list the runs\n  because: cannot read run.json\n  because: No such file\n";
-        assert_eq!(describe(&error), lines);
-    }
-
-    #[test]
-    fn a_cause_is_not_said_twice() {
+        assert_eq!(describe(&error), "error: cannot list the runs: cannot read run.json: No such file");
         let error = Err::<(), _>(anyhow!("disk full")).context("cannot write: disk full").unwrap_err();
-        assert_eq!(describe(&error), "error: cannot write: disk full\n");
+        assert_eq!(describe(&error), "error: cannot write: disk full");
     }
 
     #[test]
@@ -86,6 +91,8 @@ mod tests {
         assert_eq!(code(|| Ok(())), expected(0));
         assert_eq!(code(|| Err(anyhow!("no"))), expected(1));
         assert_eq!(code(|| Err(UsageError("no").into())), expected(2));
+        assert_eq!(code(|| Err(Ended::Exit(3).into())), expected(3));
+        assert_eq!(code(|| Err(Ended::Interrupted.into())), expected(130));
         assert_eq!(code(|| panic!("a bug")), expected(70));
     }
 

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::{Global, output};
+use super::Global;
+use crate::console;
 use crate::pythia::Info;
 
 /// Show what a Pythia checkpoint holds: layers, parameters, dtype, memory.
@@ -15,7 +16,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn execute(_global: &Global, arguments: Arguments) -> Result<()> {
-    output::print(&describe(&Info::read(&arguments.model)?))
+    console::print(&describe(&Info::read(&arguments.model)?))
 }
 
 fn describe(info: &Info) -> String {

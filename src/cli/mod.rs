@@ -2,7 +2,6 @@
 //!
 //! Tables and other results go to standard output; progress, notes, warnings and errors to standard error.
 
-mod device;
 mod failure;
 mod info;
 mod output;
@@ -17,7 +16,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-pub use device::DeviceChoice;
+use crate::console;
+use crate::device::DeviceChoice;
+
 pub use failure::{catch, report_panics_in_one_line};
 
 const VERSION: &str = if cfg!(feature = "cuda") {
@@ -36,7 +37,7 @@ Examples:
   lft report --runs ablate_steps --output report.html
   lft info data/teacher
 
-Exit codes: 0 success, 1 error, 2 wrong usage, 70 internal error.";
+Exit codes: 0 success, 1 error, 2 wrong usage, 70 internal error, 130 interrupted; a script may set\nits own with os.exit.";
 
 /// A laboratory for the Latent Flow Transformer: replace a block of a language model's layers by one
 /// learned flow, scripted in Lua.
@@ -102,7 +103,7 @@ impl Global {
 
     fn note(&self, line: &str) {
         if !self.quiet {
-            eprintln!("{line}");
+            console::note(line);
         }
     }
 

@@ -1,14 +1,14 @@
 //! `--format` and `--output`: how and where tables are written.
 
 use std::ffi::OsStr;
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use super::failure::UsageError;
-use crate::results::{Frame, atomic};
+use crate::results::Frame;
+use crate::{atomic, console};
 
 /// How a table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,24 +60,15 @@ impl Arguments {
         };
         match &self.output {
             Some(path) => atomic::write(path, |w| Ok(w.write_all(text.as_bytes())?)),
-            None => print(&text),
+            None => console::print(&text),
         }
-    }
-}
-
-/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
-pub(super) fn print(text: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
     }
 }
 
 /// Shows warnings, which `--quiet` does not silence.
 pub(super) fn warn(warnings: &[String]) {
     for line in warnings {
-        eprintln!("warning: {line}");
+        console::note(&format!("warning: {line}"));
     }
 }
 

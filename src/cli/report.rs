@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{Global, output};
+use super::Global;
+use crate::console;
 
 /// Compile runs into one self-contained HTML file.
 #[derive(Debug, clap::Args)]
@@ -27,5 +28,5 @@ pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
     let Arguments { runs, output, title } = arguments;
     let summary = crate::report::compile(&global.runs_dir(), &runs, &output, title.as_deref())?;
     let kib = summary.bytes.div_ceil(1024);
-    output::print(&format!("{} ({} runs, {kib} KiB)\n", summary.path.display(), summary.runs))
+    console::print(&format!("{} ({} runs, {kib} KiB)\n", summary.path.display(), summary.runs))
 }

@@ -1,14 +1,14 @@
 //! Saving and loading a trained velocity field.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{Block, VelocityField};
+use crate::atomic;
 use crate::pythia::{Config, Pythia};
 
 const WEIGHTS: &str = "velocity.safetensors";
@@ -29,12 +29,10 @@ impl VelocityField {
     /// If the folder cannot be made or written.
     pub fn save(&self, folder: &Path, teacher: &Config) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        let tensors: Vec<(String, Tensor)> =
-            self.parameters().iter().map(|(name, v)| (name.clone(), v.as_tensor().clone())).collect();
-        let weights = safetensors::serialize(tensors, None).context("cannot serialise the velocity field")?;
-        write_whole(&folder.join(WEIGHTS), &weights)?;
+        let tensors = self.parameters().iter().map(|(name, v)| (name.clone(), v.as_tensor().clone()));
+        atomic::write_tensors(&folder.join(WEIGHTS), tensors, None)?;
         let description = Description { format: FORMAT, block: self.block(), teacher: teacher.clone() };
-        write_whole(&folder.join(DESCRIPTION), &serde_json::to_vec_pretty(&description)?)
+        atomic::write(&folder.join(DESCRIPTION), |file| Ok(serde_json::to_writer_pretty(file, &description)?))
     }
 
     /// Reads what [`save`](Self::save) wrote, for use with `teacher`.
@@ -68,15 +66,4 @@ impl VelocityField {
             Ok(tensor.to_device(teacher.device())?)
         })
     }
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)
-        .with_context(|| format!("cannot write into {}", folder.display()))?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(())
 }

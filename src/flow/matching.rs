@@ -1,9 +1,19 @@
 //! Flow matching (paper, eq. 3) and its one-step rival, plain regression.
 
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use rand::Rng;
 
 use super::field::{Field, per_example};
+
+/// One time for each example, uniform on 0..1.
+///
+/// # Shapes
+/// (B).
+pub fn uniform_times(batch: usize, rng: &mut impl Rng, device: &Device) -> Result<Tensor> {
+    let t: Vec<f32> = (0..batch).map(|_| rng.random()).collect();
+    Ok(Tensor::from_vec(t, batch, device)?)
+}
 
 /// `L = E‖u(x_t, t) − (x1 − x0)‖²` on the straight path `x_t = (1−t)·x0 + t·x1` (paper, eq. 3).
 ///

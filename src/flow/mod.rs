@@ -20,7 +20,7 @@ pub use block::Block;
 pub use field::Field;
 pub use generate::StudentDecoder;
 pub use init::Init;
-pub use matching::{matching_loss, regression_loss};
+pub use matching::{matching_loss, regression_loss, uniform_times};
 pub use recoupling::{Recoupling, recoupling};
 pub use skip::Skip;
 pub use student::{Integration, Student};

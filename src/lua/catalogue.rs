@@ -37,6 +37,21 @@ pub struct OptionsTable {
     pub fields: &'static [Param],
 }
 
+/// The fields `a` followed by the fields `b`, for options tables that share a part; `K` is their number.
+pub const fn join<const A: usize, const B: usize, const K: usize>(
+    a: [Param; A],
+    b: [Param; B],
+) -> [Param; K] {
+    assert!(A + B == K);
+    let mut all = [("", "", ""); K];
+    let mut i = 0;
+    while i < K {
+        all[i] = if i < A { a[i] } else { b[i - A] };
+        i += 1;
+    }
+    all
+}
+
 /// A class of userdata, or a plain table that the module returns.
 #[derive(Clone, Copy, Debug)]
 pub struct Class {
@@ -121,16 +136,6 @@ impl Catalogue {
     }
 }
 
-/// The known name nearest to `name`, if one is near enough to be what was meant.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(name.len()) / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,12 +149,5 @@ mod tests {
         assert_eq!(entry("Tensor:sum").short(), "sum");
         assert_eq!(entry("Tensor.__add").kind(), Kind::Operator);
         assert_eq!(entry("Tensor.__add").owner(), "Tensor");
-    }
-
-    #[test]
-    fn nearest_finds_typos_and_refuses_strangers() {
-        assert_eq!(nearest("dtpye", ["device", "dtype"]), Some("dtype"));
-        assert_eq!(nearest("step", ["steps", "method"]), Some("steps"));
-        assert_eq!(nearest("colour", ["dtype", "steps"]), None);
     }
 }

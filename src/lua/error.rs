@@ -29,17 +29,41 @@ impl fmt::Display for ScriptError {
 
 impl std::error::Error for ScriptError {}
 
-/// Raised by `lft.options` after `--help`: ends the script with success.
-#[derive(Debug, Clone)]
-pub struct Finished;
+/// Ends a script without being one of its errors, so that `pcall` does not catch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// `os.exit` with this code; `lft.options` ends a script that was asked for `--help` with 0.
+    Exit(u8),
+    /// Ctrl-C.
+    Interrupted,
+}
 
-impl fmt::Display for Finished {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("the script has finished")
+impl Ended {
+    /// The ending in an error of Lua, if it is one.
+    pub fn of(error: &mlua::Error) -> Option<Self> {
+        error.downcast_ref().copied()
+    }
+
+    /// The exit code of the program. After Ctrl-C it is what shells report of a program that was ended so: 128
+    /// and the number of SIGINT.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Exit(code) => code,
+            Self::Interrupted => 130,
+        }
     }
 }
 
-impl std::error::Error for Finished {}
+impl fmt::Display for Ended {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(code) => write!(formatter, "the script ended with exit code {code}"),
+            Self::Interrupted => formatter.write_str("interrupted"),
+        }
+    }
+}
+
+impl std::error::Error for Ended {}
 
 const TRACEBACK: &str = "\nstack traceback:";
 
@@ -54,12 +78,16 @@ impl ScriptError {
                     false => inner,
                 }
             }
-            mlua::Error::RuntimeError(text) | mlua::Error::MemoryError(text) => match text
-                .split_once(TRACEBACK)
-            {
-                Some((message, traceback)) => Self { message: message.into(), traceback: frames(traceback) },
-                None => Self { message: text.clone(), traceback: String::new() },
-            },
+            mlua::Error::RuntimeError(text) | mlua::Error::MemoryError(text) => {
+                match text.split_once(TRACEBACK) {
+                    // An error that passed through several protected calls has the traceback of each.
+                    Some((message, tracebacks)) => {
+                        let innermost = tracebacks.split(TRACEBACK).next().unwrap_or_default();
+                        Self { message: message.into(), traceback: frames(innermost) }
+                    }
+                    None => Self { message: text.clone(), traceback: String::new() },
+                }
+            }
             mlua::Error::SyntaxError { message, .. } => {
                 Self { message: message.clone(), traceback: String::new() }
             }
@@ -91,7 +119,12 @@ fn frames(traceback: &str) -> String {
 }
 
 fn hidden(frame: &str) -> bool {
-    frame == "[C]: in ?" || frame.contains("[string \"lft\"]")
+    frame == "[C]: in ?" || is_own(frame) || frame.ends_with("upvalue 'xpcall_'")
+}
+
+/// Whether a frame or source is Lua code of the host or of mlua, not of the script.
+fn is_own(source: &str) -> bool {
+    source.contains("[string \"lft\"]") || source.contains("__mlua_")
 }
 
 /// `file:line: ` of the nearest Lua frame that called the running binding, or nothing.
@@ -105,7 +138,7 @@ pub fn position(lua: &Lua) -> String {
             })
         })
         .flatten()
-        .find(|(file, _)| !file.contains("[string \"lft\"]"))
+        .find(|(file, _)| !is_own(file))
         .map_or(String::new(), |(file, line)| format!("{file}:{line}: "))
 }
 
@@ -119,13 +152,16 @@ pub fn guard<R>(lua: &Lua, name: &str, body: impl FnOnce() -> anyhow::Result<R>)
         Ok(Err(error)) => error,
         Err(panic) => anyhow::anyhow!("internal error, please report it: {}", panic_text(panic.as_ref())),
     };
+    if let Some(ended) = error.downcast_ref::<Ended>() {
+        return Err(mlua::Error::external(*ended));
+    }
     match error.downcast::<mlua::Error>() {
         Ok(
             nested @ (mlua::Error::RuntimeError(_)
             | mlua::Error::CallbackError { .. }
             | mlua::Error::MemoryError(_)),
         ) => Err(nested),
-        Ok(finished) if finished.downcast_ref::<Finished>().is_some() => Err(finished),
+        Ok(ended) if Ended::of(&ended).is_some() => Err(ended),
         Ok(conversion) => Err(raise(lua, name, &ScriptError::new(&conversion).message)),
         Err(error) => Err(raise(lua, name, &text(&error))),
     }

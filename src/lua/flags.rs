@@ -6,11 +6,13 @@ use anyhow::{Context, bail};
 use mlua::{Lua, Table, Value};
 use serde_json::Value as Json;
 
-use super::catalogue::{Entry, nearest};
-use super::error::Finished;
+use super::catalogue::Entry;
+use super::error::Ended;
 use super::register::Registry;
 use super::state::State;
 use super::types::describe;
+use crate::console;
+use crate::nearest::nearest;
 
 /// One flag: its value so far and what it is for.
 struct Flag {
@@ -42,8 +44,8 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             let state = State::of(lua)?;
             let mut flags = declare(&declared)?;
             if state.args.iter().any(|arg| arg == "--help" || arg == "-h") {
-                println!("{}", usage(&state, &flags));
-                return Err(mlua::Error::external(Finished).into());
+                console::print(&usage(&state, &flags))?;
+                return Err(Ended::Exit(0).into());
             }
             let positional = parse(&state.args, &mut flags)?;
             state.set_flags(flags.iter().map(|(name, flag)| (name.clone(), flag.value.clone())).collect());
@@ -168,7 +170,7 @@ fn usage(state: &State, flags: &Flags) -> String {
     for (name, flag) in flags {
         text.push_str(&format!("  --{name:width$}  {} [default: {}]\n", flag.about, flag.value));
     }
-    text + &format!("  --{:width$}  prints this help", "help")
+    text + &format!("  --{:width$}  prints this help\n", "help")
 }
 
 fn result(lua: &Lua, flags: &Flags, positional: &[String]) -> anyhow::Result<Table> {

@@ -3,10 +3,11 @@
 use anyhow::bail;
 use mlua::{Function, Lua, Table, Value};
 
-use super::catalogue::{Catalogue, Entry, Kind, nearest};
+use super::catalogue::{Catalogue, Entry, Kind};
 use super::register::Registry;
 use super::state::State;
 use super::types::class_of;
+use crate::nearest::nearest;
 
 /// Registers `lft.help`.
 ///

@@ -5,14 +5,21 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use candle_core::Device;
-use mlua::{Lua, Table, Value};
+use mlua::{Function, Lua, Table, Value};
 
 use super::catalogue::Catalogue;
-use super::error::{Finished, ScriptError};
+use super::error::{Ended, ScriptError, text};
 use super::memory::Pressure;
 use super::register::Registry;
+use super::results::Ending;
+use super::show::show;
 use super::state::State;
-use super::{flags, help, print, tensor};
+use super::{data, eval, flags, flow, help, interrupt, ode, print, progress, pythia, results, tensor, train};
+use crate::console;
+
+/// Bytes of address space for the script's stack. Gradients are traced by recursion through every operation since
+/// the last variable, and a loop in a script strings hundreds of thousands of them together easily.
+const STACK: usize = 1 << 30;
 
 /// How scripts are run.
 #[derive(Clone, Debug)]
@@ -41,6 +48,7 @@ pub struct Host {
     pub lua: Lua,
     /// What the bindings share.
     pub state: Arc<State>,
+    runner: Function,
 }
 
 impl Host {
@@ -53,38 +61,61 @@ impl Host {
         let state = Arc::new(State::new(options, path.to_owned(), source.to_owned()));
         lua.set_app_data(state.clone());
         Pressure::install(&lua);
-        prelude(&lua)?;
+        let runner = prelude(&lua)?;
         let (module, catalogue) = module(&lua)?;
         state.set_catalogue(catalogue);
         lua.register_module("lft", module)?;
         search_path(&lua, path)?;
-        Ok(Self { lua, state })
+        Ok(Self { lua, state, runner })
     }
 
-    /// Runs the script.
+    /// Runs the script and ends the runs that it leaves open.
     ///
     /// # Errors
-    /// The script's own error, with its traceback.
-    pub fn run(&self) -> Result<(), ScriptError> {
-        let chunk = self.lua.load(&self.state.source).set_name(format!("@{}", self.state.script.display()));
-        match chunk.set_mode(mlua::chunk::ChunkMode::Text).exec() {
-            Err(error) if error.downcast_ref::<Finished>().is_none() => Err(ScriptError::new(&error)),
-            _ => Ok(()),
+    /// The script's own [`ScriptError`], or [`Ended`] when it was interrupted or ended itself with an exit code
+    /// other than 0; else what kept a run from being written.
+    pub fn run(&self) -> anyhow::Result<()> {
+        let outcome = self.execute();
+        let written = self.state.end_runs(&outcome.as_ref().err().map_or(Ending::WELL, Ending::by));
+        let Err(error) = outcome else { return written };
+        if let Err(error) = &written {
+            console::note(&format!("warning: {}", text(error)));
         }
+        match Ended::of(&error) {
+            Some(Ended::Exit(0)) => Ok(()),
+            Some(ended) => Err(ended.into()),
+            None => Err(ScriptError::new(&error).into()),
+        }
+    }
+
+    fn execute(&self) -> mlua::Result<()> {
+        let chunk = self.lua.load(&self.state.source).set_name(format!("@{}", self.state.script.display()));
+        let script = chunk.set_mode(mlua::chunk::ChunkMode::Text).into_function()?;
+        self.runner.call(script)
     }
 }
 
 /// Runs the script at `path` to its end.
 ///
 /// # Errors
-/// When the file cannot be read, and whatever error the script ends with: its text begins with the
-/// script's file and line and goes on with the script's traceback.
+/// When the file cannot be read, and whatever the script ends with: a [`ScriptError`], whose text begins with the
+/// script's file and line and goes on with its traceback, or [`Ended`].
 pub fn run_script(path: &Path, options: &HostOptions) -> anyhow::Result<()> {
+    let script = || run_here(path, options);
+    let thread = std::thread::Builder::new().name("script".to_owned()).stack_size(STACK);
+    std::thread::scope(|scope| match thread.spawn_scoped(scope, script) {
+        Ok(running) => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(error) => Err(error).context("cannot start a thread for the script"),
+    })
+}
+
+fn run_here(path: &Path, options: &HostOptions) -> anyhow::Result<()> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read the script {}", path.display()))?;
     let source = String::from_utf8(bytes).ok().with_context(|| format!("{} is not text", path.display()))?;
     let host = Host::new(options, path, &without_shebang(&source))
         .map_err(|error| anyhow::anyhow!(ScriptError::new(&error)))?;
-    host.run().map_err(anyhow::Error::new)
+    interrupt::install(&host.lua)?;
+    host.run()
 }
 
 /// Everything that `lft` offers.
@@ -103,19 +134,46 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     help::register(&mut registry)?;
     flags::register(&mut registry)?;
     print::register(&mut registry)?;
+    progress::register(&mut registry)?;
     tensor::register(&mut registry)?;
+    pythia::register(&mut registry)?;
+    ode::register(&mut registry)?;
+    data::register(&mut registry)?;
+    flow::register(&mut registry)?;
+    train::register(&mut registry)?;
+    eval::register(&mut registry)?;
+    results::register(&mut registry)?;
     Ok(registry.finish())
 }
 
-fn prelude(lua: &Lua) -> mlua::Result<()> {
+/// Adapts the standard library; the function that comes back runs a script.
+fn prelude(lua: &Lua) -> mlua::Result<Function> {
     let plain = lua.create_function(|lua, error: Value| match error {
         Value::Error(error) => lua.create_string(ScriptError::new(&error).message).map(Value::String),
         other => Ok(other),
     })?;
-    let finished = lua.create_function(|_, error: Value| {
-        Ok(error.as_error().is_some_and(|error| error.downcast_ref::<Finished>().is_some()))
+    let ended =
+        lua.create_function(|_, error: Value| Ok(error.as_error().is_some_and(|e| Ended::of(e).is_some())))?;
+    let exit = lua.create_function(|_, code: Value| -> mlua::Result<()> {
+        let code = match code {
+            Value::Nil | Value::Boolean(true) => 0,
+            Value::Integer(code) => u8::try_from(code).unwrap_or(1),
+            _ => 1,
+        };
+        Err(mlua::Error::external(Ended::Exit(code)))
     })?;
-    lua.load(include_str!("prelude.lua")).set_name("=[string \"lft\"]").call((plain, finished))
+    let traced = lua.create_function(|lua, error: Value| {
+        let message = match &error {
+            // Errors of bindings carry their traceback with them.
+            Value::Error(_) => return Ok(error),
+            Value::String(message) => message.to_string_lossy(),
+            Value::Integer(_) | Value::Number(_) => show(&error),
+            object => format!("error object {}", show(object)),
+        };
+        lua.traceback(Some(&message), 1).map(Value::String)
+    })?;
+    let chunk = lua.load(include_str!("prelude.lua")).set_name("=[string \"lft\"]");
+    chunk.call((plain, ended, exit, traced))
 }
 
 /// `require` looks beside the script and in the `lua` folders there and here; `arg` holds the arguments.

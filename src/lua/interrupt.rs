@@ -1,29 +1,57 @@
-//! Ctrl-C in the REPL: ends the call that is running and leaves the session.
+//! Ctrl-C: ends the call that is running, so that runs are finished and, in the REPL, the session goes on.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::anyhow;
 use mlua::{HookTriggers, Lua, VmState};
+
+use super::error::Ended;
 
 static PRESSED: AtomicBool = AtomicBool::new(false);
 
 /// Lua instructions between two looks at the flag.
 const EVERY: u32 = 10_000;
 
-/// Notes Ctrl-C from now on and has `lua` look for it.
+/// Notes Ctrl-C from now on and has `lua` look for it. A second one, before anybody has looked, ends the
+/// process at once.
 ///
 /// # Errors
-/// When a handler is set already or the hook cannot be.
+/// When the handler or the hook cannot be set.
 pub fn install(lua: &Lua) -> anyhow::Result<()> {
-    ctrlc::set_handler(|| PRESSED.store(true, Ordering::SeqCst))?;
+    static HANDLER: OnceLock<Result<(), String>> = OnceLock::new();
+    let set = HANDLER.get_or_init(|| ctrlc::set_handler(pressed).map_err(|error| error.to_string()));
+    set.clone().map_err(|error| anyhow!("cannot watch for Ctrl-C: {error}"))?;
     let triggers = HookTriggers::new().every_nth_instruction(EVERY);
-    lua.set_global_hook(triggers, |_, _| match PRESSED.swap(false, Ordering::SeqCst) {
-        true => Err(mlua::Error::runtime("interrupted")),
+    lua.set_global_hook(triggers, |_, _| match take() {
+        true => Err(mlua::Error::external(Ended::Interrupted)),
         false => Ok(VmState::Continue),
     })?;
     Ok(())
 }
 
+fn pressed() {
+    if PRESSED.swap(true, Ordering::SeqCst) {
+        std::process::exit(Ended::Interrupted.code().into());
+    }
+}
+
+/// For loops below Lua, which the hook does not see.
+///
+/// # Errors
+/// When Ctrl-C was pressed.
+pub fn check() -> anyhow::Result<()> {
+    match take() {
+        true => Err(Ended::Interrupted.into()),
+        false => Ok(()),
+    }
+}
+
 /// Forgets a Ctrl-C that came while nothing ran.
 pub fn clear() {
-    PRESSED.store(false, Ordering::SeqCst);
+    take();
+}
+
+fn take() -> bool {
+    PRESSED.swap(false, Ordering::SeqCst)
 }

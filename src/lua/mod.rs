@@ -7,27 +7,40 @@
 //! comes back.
 
 pub mod catalogue;
+mod data;
 pub mod device;
 pub mod docs;
 mod error;
+mod eval;
+mod field;
 mod flags;
+mod flow;
+mod generate;
 mod help;
 mod host;
+mod ids;
 mod interrupt;
 mod literal;
 mod memory;
+mod object;
+mod ode;
 mod options;
 mod print;
+mod progress;
+mod pythia;
 mod register;
 mod repl;
+mod results;
+mod show;
 mod signature;
 mod state;
 pub mod stubs;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod train;
 mod types;
 
-pub use error::ScriptError;
+pub use error::{Ended, ScriptError, text};
 pub use host::{HostOptions, catalogue, run_script};
 pub use repl::repl;

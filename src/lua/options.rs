@@ -3,9 +3,10 @@
 use anyhow::{Context, bail};
 use mlua::{FromLua, Lua, Table, Value};
 
-use super::catalogue::{OptionsTable, nearest};
+use super::catalogue::OptionsTable;
 use super::signature::expect;
 use super::types::{Type, describe};
+use crate::nearest::nearest;
 
 /// An options table whose names and types were checked against its description.
 pub struct Options {

@@ -1,10 +1,11 @@
 -- Errors raised by Rust functions arrive as userdata; scripts shall find plain strings in them.
-local plain, finished = ...
+-- `ended` tells the errors that end the script and that no pcall may catch, `exit` raises one of them.
+local plain, ended, exit, traced = ...
 
 local function returned(ok, ...)
   if ok then return true, ... end
   local err = ...
-  if finished(err) then error(err, 0) end
+  if ended(err) then error(err, 0) end
   return false, plain(err)
 end
 
@@ -16,7 +17,7 @@ end
 
 function xpcall(f, handler, ...)
   return returned(xpcall_(f, function(err)
-    if finished(err) then return err end
+    if ended(err) then return err end
     return handler(plain(err))
   end, ...))
 end
@@ -31,5 +32,16 @@ function coroutine.close(...)
   return returned(close_(...))
 end
 
+-- Lua's own would leave without finishing runs.
+function os.exit(code)
+  exit(code)
+end
+
 -- Rust prints through the same stream; lines keep their order.
 io.stdout:setvbuf("line")
+
+-- Runs the script. An error that is no string is put into words while its traceback is still there.
+return function(script)
+  local ok, err = xpcall_(script, traced)
+  if not ok then error(err, 0) end
+end

@@ -1,30 +1,23 @@
-//! What scripts show on the terminal: aligned tables and progress.
+//! What scripts show on the terminal: aligned tables.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::time::Duration;
 
 use anyhow::Context;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement};
-use indicatif::{ProgressBar, ProgressStyle};
 use mlua::{Table, Value};
 
-use super::catalogue::{Class, Entry, OptionsTable};
+use super::catalogue::{Entry, OptionsTable};
 use super::options::Options;
-use super::register::{Registry, userdata};
-use super::state::State;
+use super::register::Registry;
+use crate::console;
 
 const TABLE: OptionsTable = OptionsTable {
     class: "TableOptions",
     fields: &[("columns?", "string[]", "columns in order; all of them by name when left out")],
 };
 
-/// A progress bar on standard error.
-struct Progress(ProgressBar);
-userdata!(Progress);
-
-/// Registers `lft.table` and `lft.progress`.
+/// Registers `lft.table`.
 ///
 /// # Errors
 /// When Lua is out of memory.
@@ -49,65 +42,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
                 None => all_columns(&rows)?,
             };
             let text = render(&rows, &columns)?;
-            writeln!(std::io::stdout(), "{text}").context("standard output is closed")
-        },
-    )?;
-    registry.function(
-        Entry {
-            name: "lft.progress",
-            about: "Starts a progress bar on standard error, with rate and remaining time. Nothing is drawn under --quiet.",
-            params: &[("total", "integer", "number of steps"), ("label?", "string", "text in front of the bar")],
-            returns: &[("Progress", "the bar")],
-            example: "local bar = lft.progress(10, \"training\")\nfor _ = 1, 10 do bar:step() end\nbar:finish()",
-        },
-        |lua, (total, label): (u64, Option<String>)| {
-            let bar = match State::of(lua)?.quiet {
-                true => ProgressBar::hidden(),
-                false => ProgressBar::new(total),
-            };
-            bar.set_style(ProgressStyle::with_template(
-                "{msg} [{bar:30}] {pos}/{len}  {per_sec}  {elapsed} elapsed, {eta} left",
-            )?);
-            bar.set_message(label.unwrap_or_default());
-            bar.enable_steady_tick(Duration::from_millis(500));
-            Ok(Progress(bar))
-        },
-    )?;
-    registry.class(
-        Class { name: "Progress", about: "A progress bar on standard error.", fields: &[] },
-        |class| {
-            class.method(
-                Entry {
-                    name: "Progress:step",
-                    about: "Moves the bar forward.",
-                    params: &[
-                        ("count?", "integer", "steps done since the last call, 1 when left out"),
-                        ("text?", "string", "replaces the text in front of the bar"),
-                    ],
-                    returns: &[("nil", "nothing")],
-                    example: "local bar = lft.progress(3)\nbar:step(2, \"loss 0.1\")",
-                },
-                |_, bar: &Progress, (count, text): (Option<u64>, Option<String>)| {
-                    if let Some(text) = text {
-                        bar.0.set_message(text);
-                    }
-                    bar.0.inc(count.unwrap_or(1));
-                    Ok(())
-                },
-            );
-            class.method(
-                Entry {
-                    name: "Progress:finish",
-                    about: "Removes the bar.",
-                    params: &[],
-                    returns: &[("nil", "nothing")],
-                    example: "lft.progress(1):finish()",
-                },
-                |_, bar: &Progress, ()| {
-                    bar.0.finish_and_clear();
-                    Ok(())
-                },
-            );
+            console::print(&format!("{text}\n"))
         },
     )
 }

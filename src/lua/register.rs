@@ -24,11 +24,6 @@ impl<'lua> Registry<'lua> {
         Ok(Self { lua, root: lua.create_table()?, catalogue: Catalogue::default() })
     }
 
-    /// The Lua state that functions are registered in.
-    pub fn lua(&self) -> &'lua Lua {
-        self.lua
-    }
-
     /// The module table and everything that was registered in it.
     pub fn finish(self) -> (Table, Catalogue) {
         (self.root, self.catalogue)
@@ -106,6 +101,9 @@ impl<'lua> Registry<'lua> {
         self.lua.register_userdata_type::<T>(|userdata| {
             userdata.add_meta_field("__name", class.name);
             members(&mut Members { userdata, catalogue });
+            if catalogue.of(class.name).all(|entry| entry.short() != "__index") {
+                refuse_unknown(userdata, &class, catalogue);
+            }
         })
     }
 }
@@ -169,6 +167,22 @@ impl<T: 'static> Members<'_, T> {
             guard(lua, name, || body(lua, &*object.borrow::<T>()?))
         });
     }
+}
+
+/// A name that is neither field nor method is an error, where Lua would give nil and fail somewhere else.
+fn refuse_unknown<T>(userdata: &mut UserDataRegistry<T>, class: &catalogue::Class, catalogue: &Catalogue) {
+    let (fields, name) = (class.fields, class.name);
+    let methods: Vec<&'static str> = catalogue.of(name).map(Entry::short).collect();
+    userdata.add_meta_function("__index", move |lua, (_, key): (Value, Value)| -> mlua::Result<Value> {
+        guard(lua, name, || {
+            let known = fields.iter().map(|field| field.0).chain(methods.iter().copied());
+            let text = key.as_string().map(|text| text.to_string_lossy()).unwrap_or_else(|| describe(&key));
+            match crate::nearest::nearest(&text, known) {
+                Some(near) => anyhow::bail!("has no field or method '{text}' (did you mean '{near}'?)"),
+                None => anyhow::bail!("has no field or method '{text}'; lft.help(object) lists them"),
+            }
+        })
+    });
 }
 
 fn on_object<T: 'static, A: FromLuaMulti, R: IntoLuaMulti>(

@@ -1,6 +1,5 @@
 //! The interactive session: history, input over several lines, completion.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,9 +14,12 @@ use rustyline::validate::Validator;
 use rustyline::{Config, Editor, Helper};
 
 use super::catalogue::{Catalogue, Kind};
-use super::error::{Finished, ScriptError};
+use super::error::{Ended, ScriptError};
 use super::host::{Host, HostOptions};
 use super::interrupt;
+use super::results::Ending;
+use super::show::show;
+use crate::console;
 
 /// Reads, evaluates and prints until the input ends.
 ///
@@ -34,14 +36,18 @@ pub fn repl(options: &HostOptions) -> anyhow::Result<()> {
         // A first session has no history yet.
         editor.load_history(path).ok();
     }
-    println!("lft {}, Lua 5.4. lft.help() lists what there is; Ctrl-D ends.", env!("CARGO_PKG_VERSION"));
+    let version = env!("CARGO_PKG_VERSION");
+    console::print(&format!("lft {version}, Lua 5.4. lft.help() lists what there is; Ctrl-D ends.\n"))?;
     loop {
         let prompt = if session.pending.is_empty() { "> " } else { ">> " };
         match editor.readline(prompt) {
             Ok(line) => {
                 interrupt::clear();
                 if let Some(answer) = session.line(&line) {
-                    writeln!(std::io::stdout(), "{answer}").context("standard output is closed")?;
+                    console::print(&format!("{answer}\n"))?;
+                }
+                if session.left {
+                    break;
                 }
             }
             Err(ReadlineError::Interrupted) => session.pending.clear(),
@@ -49,6 +55,7 @@ pub fn repl(options: &HostOptions) -> anyhow::Result<()> {
             Err(error) => return Err(error).context("cannot read the terminal"),
         }
     }
+    session.host.state.end_runs(&Ending::WELL)?;
     if let Some(path) = &history {
         editor.save_history(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -63,6 +70,8 @@ fn history_file() -> Option<PathBuf> {
 struct Session {
     host: Host,
     pending: String,
+    /// Whether `os.exit` was called.
+    left: bool,
 }
 
 impl Session {
@@ -70,7 +79,7 @@ impl Session {
         let host = Host::new(options, Path::new("stdin"), "")?;
         let lft: mlua::Value = host.lua.globals().get::<Function>("require")?.call("lft")?;
         host.lua.globals().set("lft", lft)?;
-        Ok(Self { host, pending: String::new() })
+        Ok(Self { host, pending: String::new(), left: false })
     }
 
     /// Takes one line; what is to be shown, or nothing when more lines must follow or nothing came out.
@@ -90,7 +99,13 @@ impl Session {
             Err(error) => error,
         };
         self.pending.clear();
-        error.downcast_ref::<Finished>().is_none().then(|| ScriptError::new(&error).to_string())
+        match Ended::of(&error) {
+            Some(Ended::Exit(_)) => {
+                self.left = true;
+                None
+            }
+            _ => Some(ScriptError::new(&error).to_string()),
+        }
     }
 
     fn load(&self, code: &str) -> mlua::Result<Function> {
@@ -99,25 +114,8 @@ impl Session {
 
     fn finish(&mut self, values: &MultiValue) -> Option<String> {
         self.pending.clear();
-        let shown: Vec<String> = values.iter().map(|value| show(value, 0)).collect();
+        let shown: Vec<String> = values.iter().map(show).collect();
         (!shown.is_empty()).then(|| shown.join("\t"))
-    }
-}
-
-/// A value as text; tables are opened two levels deep.
-fn show(value: &mlua::Value, depth: usize) -> String {
-    match value {
-        mlua::Value::Table(table) if depth < 2 => {
-            let pairs = table.pairs::<mlua::Value, mlua::Value>().filter_map(Result::ok).take(50);
-            let items: Vec<String> = pairs
-                .map(|(key, value)| match key {
-                    mlua::Value::Integer(_) => show(&value, depth + 1),
-                    key => format!("{} = {}", show(&key, depth + 1), show(&value, depth + 1)),
-                })
-                .collect();
-            format!("{{{}}}", items.join(", "))
-        }
-        other => other.to_string().unwrap_or_else(|error| ScriptError::new(&error).message),
     }
 }
 

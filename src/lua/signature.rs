@@ -3,8 +3,9 @@
 use anyhow::bail;
 use mlua::{MultiValue, Value};
 
-use super::catalogue::{Entry, nearest};
+use super::catalogue::Entry;
 use super::types::{Type, describe};
+use crate::nearest::nearest;
 
 /// The parsed parameters of one entry.
 pub struct Signature {

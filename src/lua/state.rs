@@ -11,6 +11,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::catalogue::Catalogue;
 use super::host::HostOptions;
+use super::results::{Ending, Run};
 
 /// State shared by the bindings of one host.
 pub struct State {
@@ -32,6 +33,7 @@ pub struct State {
     random: Mutex<ChaCha12Rng>,
     flags: Mutex<Vec<(String, serde_json::Value)>>,
     untracked: AtomicUsize,
+    runs: Mutex<Vec<Run>>,
 }
 
 impl State {
@@ -49,6 +51,7 @@ impl State {
             random: Mutex::new(ChaCha12Rng::seed_from_u64(options.seed)),
             flags: Mutex::default(),
             untracked: AtomicUsize::new(0),
+            runs: Mutex::default(),
         }
     }
 
@@ -92,6 +95,28 @@ impl State {
     /// Keeps the script's options.
     pub fn set_flags(&self, flags: Vec<(String, serde_json::Value)>) {
         *lock(&self.flags) = flags;
+    }
+
+    /// Keeps a run, to end it when the script does.
+    pub fn add_run(&self, run: Run) {
+        lock(&self.runs).push(run);
+    }
+
+    /// Writes what was logged to any run so far.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn flush_runs(&self) -> anyhow::Result<()> {
+        lock(&self.runs).iter().try_for_each(Run::flush)
+    }
+
+    /// Ends every run that the script left open.
+    ///
+    /// # Errors
+    /// The first file that cannot be written; the other runs are ended all the same.
+    pub fn end_runs(&self, ending: &Ending) -> anyhow::Result<()> {
+        let ended: Vec<_> = lock(&self.runs).drain(..).map(|run| run.end(ending)).collect();
+        ended.into_iter().collect()
     }
 
     /// Whether results are cut from the graph, as inside `lft.no_grad`.

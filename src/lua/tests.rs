@@ -1,5 +1,7 @@
 //! Scripts run in-process: what works, and what errors say.
 
+mod rooms;
+
 use std::path::Path;
 
 use super::catalogue::{Catalogue, Entry};
@@ -10,11 +12,16 @@ use super::{catalogue, docs, stubs};
 
 fn run_with(code: &str, args: &[&str]) -> Result<(), ScriptError> {
     let args = args.iter().map(|&arg| arg.to_owned()).collect();
-    let options = HostOptions { args, quiet: true, ..HostOptions::default() };
+    let runs = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+    let runs_dir = runs.path().to_owned();
+    let options = HostOptions { args, quiet: true, runs_dir, ..HostOptions::default() };
     let source = format!("local lft = require('lft') {code}");
     let host =
         Host::new(&options, Path::new("script.lua"), &source).map_err(|error| ScriptError::new(&error))?;
-    host.run()
+    host.run().map_err(|error| match error.downcast() {
+        Ok(error) => error,
+        Err(other) => panic!("{other}"),
+    })
 }
 
 /// Runs a script that asserts by itself.

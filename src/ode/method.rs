@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::error::Error;
 use super::tableau::Tableau;
 use super::{bosh3, dopri5, euler, heun, midpoint, ralston, rk4, tsit5};
+use crate::nearest::nearest;
 
 /// A built-in solver. The last three estimate their error and choose their own steps, unless a number of
 /// steps is given.
@@ -81,12 +82,8 @@ impl FromStr for Method {
             return Ok(method);
         }
         let all = Method::ALL.map(Method::name);
-        let likeness = |known: &str| strsim::jaro_winkler(&name.to_lowercase(), known);
-        let nearest = all.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default();
-        Err(Error::UnknownMethod(format!(
-            "unknown solver {name:?}: did you mean {nearest:?}? Known are {}",
-            all.join(", ")
-        )))
+        let hint = nearest(name, all).map_or(String::new(), |near| format!(" (did you mean {near:?}?)"));
+        Err(Error::UnknownMethod(format!("unknown solver {name:?}{hint}; known are {}", all.join(", "))))
     }
 }
 

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::results::atomic;
+use crate::atomic;
 use input::Report;
 
 /// What was written.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::input::{Cell, Report, RunRecord, Script, Table};
 use super::number::count;
+use crate::nearest::nearest;
 use crate::results::{self, Catalog, Entry, Status, Value};
 
 /// Columns of `results` and `training` that a report has no use for: whether a run is the newest of its name.
@@ -68,11 +69,10 @@ fn position(catalog: &Catalog, name: &str) -> Option<usize> {
 fn unknown(catalog: &Catalog, name: &str) -> String {
     let known =
         catalog.entries.iter().flat_map(|entry| [entry.record.name.as_str(), entry.record.id.as_str()]);
-    match known.min_by_key(|known| strsim::damerau_levenshtein(name, known)) {
-        Some(nearest) => {
-            format!("no run is called `{name}`; the nearest is `{nearest}` (`lft runs` lists all)")
-        }
-        None => format!("no run is called `{name}`; there are none"),
+    match nearest(name, known) {
+        Some(near) => format!("no run is called `{name}` (did you mean `{near}`?)"),
+        None if catalog.entries.is_empty() => format!("no run is called `{name}`; there are none"),
+        None => format!("no run is called `{name}`; `lft runs` lists all"),
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(names(&read(root.path(), &[new.clone(), old.clone()], None).unwrap()), [old, new.clone()]);
         assert_eq!(names(&read_run(root.path(), &new).unwrap()), [new]);
         let error = format!("{:#}", read(root.path(), &["stepz".into()], None).unwrap_err());
-        assert!(error.contains("`stepz`; the nearest is `steps`"), "{error}");
+        assert!(error.contains("`stepz` (did you mean `steps`?)"), "{error}");
         assert!(read_run(root.path(), "nothing").is_err());
     }
 

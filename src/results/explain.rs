@@ -3,6 +3,8 @@
 use anyhow::{Error, anyhow};
 use polars::prelude::{PolarsError, Schema};
 
+use crate::nearest::nearest;
+
 /// The tables of a query with their columns.
 pub(super) type Tables = Vec<(&'static str, Schema)>;
 
@@ -42,14 +44,7 @@ fn columns_of(table: &str, schema: &Schema) -> String {
 }
 
 fn hint(name: &str, known: &[&str]) -> String {
-    let lower = name.to_lowercase();
-    let distance = |k: &&&str| strsim::damerau_levenshtein(&lower, &k.to_lowercase());
-    match known.iter().min_by_key(distance) {
-        Some(nearest) if distance(&nearest) <= (name.chars().count() / 3).max(1) => {
-            format!(" (did you mean `{nearest}`?)")
-        }
-        _ => String::new(),
-    }
+    nearest(name, known.iter().copied()).map_or(String::new(), |near| format!(" (did you mean `{near}`?)"))
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {

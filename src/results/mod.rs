@@ -10,7 +10,6 @@
 //!
 //! [`Run`] writes one, [`query`] reads all of them as the tables `results`, `training` and `runs`.
 
-pub mod atomic;
 mod catalog;
 pub mod environment;
 mod explain;

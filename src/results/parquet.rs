@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use polars::prelude::{DataFrame, ParquetCompression, ParquetWriter};
 
-use super::atomic;
+use crate::atomic;
 
 pub(super) fn write(path: &Path, frame: &mut DataFrame) -> Result<()> {
     atomic::write(path, |w| {

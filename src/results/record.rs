@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::atomic;
 use super::environment::{self, Git, Host, Process};
+use crate::atomic;
 
 /// Version of the layout of a run folder; readers refuse a newer one.
 pub const SCHEMA: u32 = 1;

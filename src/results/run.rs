@@ -106,6 +106,21 @@ impl Run {
         self.end(Status::Failed, Some(reason.to_owned()))
     }
 
+    /// Writes everything and ends the run with a status and, where it ended badly, the reason. Ending again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// As [`Run::flush`].
+    pub fn end(&mut self, status: Status, error: Option<String>) -> Result<()> {
+        if self.record.status != Status::Running {
+            return Ok(());
+        }
+        self.record.end(status, error);
+        let tables = self.write_new_rows();
+        // The status is worth recording even when a table could not be written.
+        tables.and(self.record.save(&self.folder.join(RECORD)))
+    }
+
     /// The run's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -149,16 +164,6 @@ impl Run {
 
     fn flush_if_due(&mut self) -> Result<()> {
         if self.flushed.elapsed() < self.pause { Ok(()) } else { self.flush() }
-    }
-
-    fn end(&mut self, status: Status, error: Option<String>) -> Result<()> {
-        if self.record.status != Status::Running {
-            return Ok(());
-        }
-        self.record.end(status, error);
-        let tables = self.write_new_rows();
-        // The status is worth recording even when a table could not be written.
-        tables.and(self.record.save(&self.folder.join(RECORD)))
     }
 
     fn write_new_rows(&mut self) -> Result<()> {

@@ -14,4 +14,4 @@ pub use optimizer::AdamW;
 pub use options::Options;
 pub use schedule::Schedule;
 pub use together::{Progress, together};
-pub use trainer::{StepReport, Trainer};
+pub use trainer::{StepReport, Trainer, draws};

@@ -50,19 +50,15 @@ impl Objective {
         rng: &mut impl Rng,
     ) -> Result<Tensor> {
         let (batch, device) = (x0.dim(0)?, x0.device());
-        let mut uniform = || {
-            let t: Vec<f32> = (0..batch).map(|_| rng.random()).collect();
-            Tensor::from_vec(t, batch, device)
-        };
         match self {
-            Self::Fm => flow::matching_loss(u, x0, x1, &uniform()?),
+            Self::Fm => flow::matching_loss(u, x0, x1, &flow::uniform_times(batch, rng, device)?),
             Self::Regression => flow::regression_loss(u, x0, x1),
             Self::Fw => {
                 let times = flow::walk_times(batch, options.walk, rng, device)?;
                 flow::walking_loss(u, x0, x1, &times, options.solver)
             }
             Self::Hybrid => {
-                let t = uniform()?;
+                let t = flow::uniform_times(batch, rng, device)?;
                 let times = flow::walk_times(batch, options.walk, rng, device)?;
                 flow::hybrid_loss(u, (x0, x1), &times, options.solver, &t, options.alpha)
             }

@@ -21,6 +21,13 @@ pub struct StepReport {
     pub lr: f64,
 }
 
+/// The stream that a step, counted from 1, draws its times from: a function of seed and step alone.
+pub fn draws(seed: u64, step: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(step);
+    rng
+}
+
 /// Trains one student on latents that it is given.
 pub struct Trainer {
     /// The student.
@@ -53,8 +60,7 @@ impl Trainer {
     pub fn step(&mut self, x0: &Tensor, x1: &Tensor) -> Result<StepReport> {
         let name = self.options.method;
         let number = self.step + 1;
-        let mut rng = ChaCha8Rng::seed_from_u64(self.options.seed);
-        rng.set_stream(number as u64);
+        let mut rng = draws(self.options.seed, number as u64);
         let loss = name.loss(self.student.velocity.as_ref(), x0, x1, &self.options, &mut rng)?;
         let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
         let diverged = || {

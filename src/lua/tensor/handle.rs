@@ -52,19 +52,25 @@ impl IntoLua for Handle {
 #[derive(Clone, Debug)]
 pub struct TensorArg(pub Tensor);
 
+impl TensorArg {
+    /// The tensor that `value` holds.
+    ///
+    /// # Errors
+    /// When it is no tensor, or one that was freed.
+    pub fn of(value: &Value) -> anyhow::Result<Tensor> {
+        match value.as_userdata().and_then(|data| data.borrow::<Handle>().ok()) {
+            Some(handle) => handle.get(),
+            None => anyhow::bail!("expected Tensor, found {}", describe(value)),
+        }
+    }
+}
+
 impl FromLua for TensorArg {
     fn from_lua(value: Value, _: &Lua) -> mlua::Result<Self> {
-        let found = describe(&value);
-        let handle = value.as_userdata().and_then(|data| data.borrow::<Handle>().ok());
-        let message = match handle.map(|handle| handle.get()) {
-            Some(Ok(tensor)) => return Ok(Self(tensor)),
-            Some(Err(error)) => error.to_string(),
-            None => format!("expected Tensor, found {found}"),
-        };
-        Err(mlua::Error::FromLuaConversionError {
+        Self::of(&value).map(Self).map_err(|error| mlua::Error::FromLuaConversionError {
             from: "value",
             to: "Tensor".into(),
-            message: Some(message),
+            message: Some(error.to_string()),
         })
     }
 }

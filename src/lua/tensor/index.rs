@@ -6,10 +6,11 @@ use mlua::{Lua, Table, Value};
 
 use super::args;
 use super::handle::{Handle, TensorArg};
-use crate::lua::catalogue::{Entry, Kind, nearest};
+use crate::lua::catalogue::{Entry, Kind};
 use crate::lua::register::Members;
 use crate::lua::state::State;
 use crate::lua::types::describe;
+use crate::nearest::nearest;
 
 /// Selection by index.
 pub fn members(class: &mut Members<'_, Handle>) {

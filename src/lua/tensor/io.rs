@@ -1,6 +1,5 @@
 //! Safetensors files.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,6 +9,7 @@ use mlua::Table;
 use super::args::TENSOR_OPTIONS;
 use super::handle::{Handle, TensorArg};
 use super::placement;
+use crate::atomic;
 use crate::lua::catalogue::Entry;
 use crate::lua::options::Options;
 use crate::lua::register::Registry;
@@ -53,23 +53,19 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             returns: &[("nil", "nothing")],
             example: "local path = os.tmpname()\nlft.safetensors.save(path, {weight = lft.zeros({2, 2})})\nos.remove(path)",
         },
-        |_, (path, tensors): (PathBuf, Table)| {
-            let mut named: HashMap<String, Tensor> = HashMap::new();
-            for pair in tensors.pairs::<String, TensorArg>() {
-                let (name, tensor) = pair.context("expected a table of names to tensors")?;
-                named.insert(name, tensor.0);
-            }
-            write(&path, &named)
-        },
+        |_, (path, tensors): (PathBuf, Table)| atomic::write_tensors(&path, named(&tensors)?, None),
     )
 }
 
-/// Writes to a temporary file beside `path` and renames it into place.
-fn write(path: &Path, tensors: &HashMap<String, Tensor>) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let whole = || format!("cannot write {}", path.display());
-    let file = tempfile::NamedTempFile::new_in(folder).with_context(whole)?;
-    candle_core::safetensors::save(tensors, file.path()).with_context(whole)?;
-    file.persist(path).with_context(whole)?;
-    Ok(())
+/// The tensors of a Lua table.
+///
+/// # Errors
+/// When it holds anything else.
+pub fn named(tensors: &Table) -> anyhow::Result<Vec<(String, Tensor)>> {
+    let mut named = Vec::new();
+    for pair in tensors.pairs::<String, TensorArg>() {
+        let (name, tensor) = pair.context("expected a table of names to tensors")?;
+        named.push((name, tensor.0));
+    }
+    Ok(named)
 }

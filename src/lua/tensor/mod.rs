@@ -14,7 +14,8 @@ mod reduce;
 mod shape;
 
 pub use args::{TENSOR_OPTIONS, placement};
-pub use handle::Handle;
+pub use handle::{Handle, Operand, TensorArg};
+pub use io::named;
 
 use super::catalogue::Class;
 use super::register::Registry;

@@ -1,10 +1,13 @@
 //! Whole-file writes: readers see the old file or the new one, never a part.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use candle_core::Tensor;
+use tempfile::NamedTempFile;
 
 /// Writes `path` by filling a temporary file in the same folder and renaming it into place.
 ///
@@ -19,18 +22,49 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Re
         let mut device = File::create(path).with_context(what)?;
         return fill(&mut device);
     }
+    replace(path, |temporary| {
+        let mut writer = BufWriter::new(temporary.as_file());
+        fill(&mut writer)?;
+        Ok(writer.flush()?)
+    })
+    .with_context(what)
+}
+
+/// Writes named tensors as a safetensors file, whole or not at all. `metadata` stands in its header.
+///
+/// # Errors
+/// When the folder is missing or cannot be written, or a tensor cannot be read; the file at `path` is then as
+/// before.
+pub fn write_tensors(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<()> {
+    let what = || format!("cannot write {}", path.display());
+    // Contiguous here, because a failure inside the writer would be a panic.
+    let tensors = tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.contiguous()?)));
+    let tensors: Vec<(String, Tensor)> = tensors.collect::<Result<_>>().with_context(what)?;
+    replace(path, |temporary| {
+        let permissions = temporary.as_file().metadata()?.permissions();
+        safetensors::serialize_to_file(tensors, metadata, temporary.path())?;
+        // That writer puts a file of its own in place, which only its owner may read.
+        fs::set_permissions(temporary.path(), permissions)?;
+        Ok(*temporary.as_file_mut() = File::open(temporary.path())?)
+    })
+    .with_context(what)
+}
+
+/// Fills a temporary file beside `path` and renames it into place.
+fn replace(path: &Path, fill: impl FnOnce(&mut NamedTempFile) -> Result<()>) -> Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut temporary = temporary_beside(&target).with_context(what)?;
-    let mut writer = BufWriter::new(temporary.as_file_mut());
-    fill(&mut writer).with_context(what)?;
-    writer.flush().with_context(what)?;
-    drop(writer);
-    temporary.as_file().sync_all().with_context(what)?;
-    temporary.persist(&target).map_err(|e| e.error).with_context(what)?;
+    let mut temporary = temporary_beside(&target)?;
+    fill(&mut temporary)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(&target).map_err(|e| e.error)?;
     Ok(())
 }
 
-fn temporary_beside(target: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+fn temporary_beside(target: &Path) -> std::io::Result<NamedTempFile> {
     let folder = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
@@ -110,10 +144,25 @@ mod tests {
     fn others_may_read_the_file() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        let (ours, plain) = (folder.path().join("ours"), folder.path().join("plain"));
-        write(&ours, |_| Ok(())).unwrap();
-        fs::write(&plain, "").unwrap();
-        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode();
-        assert_eq!(mode(&ours), mode(&plain));
+        let at = |name| folder.path().join(name);
+        write(&at("ours"), |_| Ok(())).unwrap();
+        write_tensors(&at("tensors"), [], None).unwrap();
+        fs::write(at("plain"), "").unwrap();
+        let mode = |name| fs::metadata(at(name)).unwrap().permissions().mode();
+        assert_eq!(mode("ours"), mode("plain"));
+        assert_eq!(mode("tensors"), mode("plain"));
+        assert_eq!(names(folder.path()), ["ours", "plain", "tensors"]);
+    }
+
+    #[test]
+    fn tensors_of_any_layout_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let device = candle_core::Device::Cpu;
+        let tensor = Tensor::arange(0f32, 6f32, &device).unwrap().reshape((2, 3)).unwrap().t().unwrap();
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        write_tensors(&path, [("x".to_owned(), tensor.clone())], Some(metadata)).unwrap();
+        let read = candle_core::safetensors::load(&path, &device).unwrap();
+        assert_eq!(read["x"].to_vec2::<f32>().unwrap(), tensor.to_vec2::<f32>().unwrap());
     }
 }

@@ -1,10 +1,12 @@
-//! `--device`: which device tensors live on.
+//! Which device tensors live on, by the names of `--device` and of the option `device`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
+
+use crate::nearest::nearest;
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,22 +17,27 @@ pub enum DeviceChoice {
     Cpu,
     /// The CUDA device of that number.
     Cuda(usize),
-    Metal,
+    /// The Metal device of that number.
+    Metal(usize),
 }
 
 impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("unknown device `{text}`: one of auto, cpu, cuda, cuda:N, metal");
-        match text {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            "metal" => Ok(Self::Metal),
+        let (kind, number) = match text.split_once(':') {
+            None => (text, Some(0)),
+            Some((kind, number)) => (kind, number.parse().ok()),
+        };
+        match (kind, number) {
+            ("auto", Some(0)) if kind == text => Ok(Self::Auto),
+            ("cpu", Some(0)) if kind == text => Ok(Self::Cpu),
+            ("cuda", Some(number)) => Ok(Self::Cuda(number)),
+            ("metal", Some(number)) => Ok(Self::Metal(number)),
             _ => {
-                let number = text.strip_prefix("cuda:").ok_or_else(unknown)?;
-                number.parse().map(Self::Cuda).map_err(|_| unknown())
+                let near = nearest(kind, ["auto", "cpu", "cuda", "metal"]).filter(|near| *near != kind);
+                let hint = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
+                Err(format!("unknown device `{text}`{hint}: one of auto, cpu, cuda, cuda:N, metal, metal:N"))
             }
         }
     }
@@ -42,23 +49,34 @@ impl fmt::Display for DeviceChoice {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
-            Self::Metal => f.write_str("metal"),
+            Self::Metal(0) => f.write_str("metal"),
+            Self::Metal(number) => write!(f, "metal:{number}"),
         }
     }
 }
 
 impl DeviceChoice {
+    /// The choice that leads to this device.
+    pub fn of(device: &Device) -> Self {
+        match device.location() {
+            DeviceLocation::Cpu => Self::Cpu,
+            DeviceLocation::Cuda { gpu_id } => Self::Cuda(gpu_id),
+            DeviceLocation::Metal { gpu_id } => Self::Metal(gpu_id),
+        }
+    }
+
     /// Opens the device. When `Auto` falls back to the CPU, `note` is called once with a line that says so.
     ///
     /// # Errors
     /// When a device that was asked for by name is not to be had; the error says what to do.
     pub fn open(self, note: impl FnOnce(&str)) -> Result<Device> {
-        match self {
-            Self::Auto => Ok(automatic(note)),
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => cuda(number).map_err(|why| unavailable(self, "cuda", &why)),
-            Self::Metal => metal().map_err(|why| unavailable(self, "metal", &why)),
-        }
+        let opened = match self {
+            Self::Auto => return Ok(automatic(note)),
+            Self::Cpu => return Ok(Device::Cpu),
+            Self::Cuda(number) => cuda(number),
+            Self::Metal(number) => metal(number),
+        };
+        opened.map_err(|why| anyhow!("device `{self}` cannot be used: {why}"))
     }
 }
 
@@ -67,7 +85,7 @@ fn automatic(note: impl FnOnce(&str)) -> Device {
         Ok(device) => return device,
         Err(why) => why,
     };
-    let metal = match metal() {
+    let metal = match metal(0) {
         Ok(device) => return device,
         Err(why) => why,
     };
@@ -83,20 +101,20 @@ fn cuda(number: usize) -> Result<Device, String> {
     if cfg!(feature = "cuda") { Device::new_cuda(number).map_err(one_line) } else { Err(not_built("cuda")) }
 }
 
-fn metal() -> Result<Device, String> {
-    if cfg!(feature = "metal") { Device::new_metal(0).map_err(one_line) } else { Err(not_built("metal")) }
+fn metal(number: usize) -> Result<Device, String> {
+    if cfg!(feature = "metal") {
+        Device::new_metal(number).map_err(one_line)
+    } else {
+        Err(not_built("metal"))
+    }
 }
 
 fn not_built(feature: &str) -> String {
-    format!("this lft was built without it: build with `cargo build --release --features {feature}`")
+    format!("this lft was built without it; build with `cargo build --release --features {feature}`")
 }
 
 fn one_line(error: candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or("no reason given").to_owned()
-}
-
-fn unavailable(choice: DeviceChoice, name: &str, why: &str) -> anyhow::Error {
-    anyhow!("device `{choice}` cannot be used: {why}; or leave {name} out with `--device cpu`")
 }
 
 #[cfg(test)]
@@ -109,13 +127,15 @@ mod tests {
             ("auto", DeviceChoice::Auto),
             ("cpu", DeviceChoice::Cpu),
             ("cuda:3", DeviceChoice::Cuda(3)),
-            ("metal", DeviceChoice::Metal),
+            ("metal", DeviceChoice::Metal(0)),
+            ("metal:1", DeviceChoice::Metal(1)),
         ] {
             assert_eq!(text.parse(), Ok(choice));
             assert_eq!(choice.to_string(), text);
         }
         assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
-        for text in ["gpu", "cuda:", "cuda:x", "CPU", ""] {
+        assert_eq!(DeviceChoice::of(&Device::Cpu), DeviceChoice::Cpu);
+        for text in ["gpu", "cuda:", "cuda:x", "cpu:0", "CPU", ""] {
             assert!(text.parse::<DeviceChoice>().unwrap_err().contains("one of auto, cpu"), "{text}");
         }
     }
@@ -130,6 +150,6 @@ mod tests {
         assert!(DeviceChoice::Cpu.open(|_| panic!("nothing to note")).unwrap().is_cpu());
         let error = DeviceChoice::Cuda(1).open(|_| ()).unwrap_err().to_string();
         assert!(error.contains("`cuda:1`") && error.contains("--features cuda"), "{error}");
-        assert!(DeviceChoice::Metal.open(|_| ()).is_err());
+        assert!(DeviceChoice::Metal(0).open(|_| ()).is_err());
     }
 }

@@ -1,0 +1,181 @@
+//! `lft.data`: tokenized text.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{Device, Tensor};
+use mlua::{Function, MultiValue, Table, Value};
+
+use super::catalogue::{Class, Entry, OptionsTable};
+use super::error::guard;
+use super::object::Object;
+use super::options::Options;
+use super::pythia::Tokenizer;
+use super::register::{Members, Registry, userdata};
+use super::state::State;
+use super::tensor::Handle;
+use crate::data::{Sampler, TokenSet, windows};
+
+/// Sequences in a batch unless an option says otherwise.
+pub const BATCH: usize = 8;
+
+/// A tokenized text and the length of its windows.
+#[derive(Clone)]
+pub struct Dataset {
+    corpus: Arc<TokenSet>,
+    seq_len: usize,
+}
+userdata!(Dataset);
+
+const TEXT: OptionsTable = OptionsTable {
+    class: "TextOptions",
+    fields: &[
+        ("tokenizer", "Tokenizer", "of the model that will read the text"),
+        ("seq_len?", "integer", "tokens of a window, 256 when left out"),
+    ],
+};
+const BATCHES: OptionsTable = OptionsTable {
+    class: "BatchesOptions",
+    fields: &[
+        ("batch?", "integer", "windows in a batch, 8 when left out"),
+        ("seed?", "integer", "decides which windows, the host's when left out"),
+        ("steps?", "integer", "batches to draw, without end when left out"),
+    ],
+};
+const WINDOWS: OptionsTable = OptionsTable {
+    class: "WindowsOptions",
+    fields: &[
+        ("count?", "integer", "the first so many windows, all when left out"),
+        ("batch?", "integer", "windows in a batch, 8 when left out"),
+    ],
+};
+
+/// Registers `lft.data`.
+///
+/// # Errors
+/// When Lua is out of memory.
+pub fn register(registry: &mut Registry) -> mlua::Result<()> {
+    registry.module("lft.data", "Text for training and evaluation.");
+    registry.options(&TEXT);
+    registry.options(&BATCHES);
+    registry.options(&WINDOWS);
+    registry.function(
+        Entry {
+            name: "lft.data.text",
+            about: "Reads and tokenizes text files; a line <|endoftext|> separates documents.",
+            params: &[
+                ("paths", "string|string[]", "one file or several"),
+                ("options", "TextOptions", "tokenizer and length of windows"),
+            ],
+            returns: &[("Dataset", "the tokens")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer, seq_len = 64})\nassert(d.tokens > 1000 and #d == d.tokens)",
+        },
+        |lua, (paths, options): (Value, Table)| {
+            let options = Options::read(lua, Some(options), &TEXT)?;
+            let model = options.required::<Object<Tokenizer>>("tokenizer")?.0.0;
+            let paths: Vec<PathBuf> = match &paths {
+                Value::Table(list) => list.sequence_values().collect::<mlua::Result<_>>()?,
+                one => vec![one.to_string()?.into()],
+            };
+            let config = &model.config;
+            let seq_len = options.count("seq_len", config.max_position_embeddings.min(256), 1)?;
+            let corpus = Arc::new(TokenSet::read(&paths, model.tokenizer()?, config.vocab_size)?);
+            Ok(Dataset { corpus, seq_len })
+        },
+    )?;
+    let fields = &[
+        ("tokens", "integer", "number of tokens"),
+        ("documents", "integer", "number of documents"),
+        ("seq_len", "integer", "tokens of a window"),
+    ];
+    registry.class(Class { name: "Dataset", about: "A tokenized text.", fields }, members)
+}
+
+fn members(class: &mut Members<'_, Dataset>) {
+    class.field("tokens", |_, this: &Dataset| Ok(this.corpus.tokens.len()));
+    class.field("documents", |_, this: &Dataset| Ok(this.corpus.documents));
+    class.field("seq_len", |_, this: &Dataset| Ok(this.seq_len));
+    class.meta(
+        Entry {
+            name: "Dataset.__len",
+            about: "Number of tokens.",
+            params: &[],
+            returns: &[("integer", "as the field tokens")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer})\nassert(#d == d.tokens)",
+        },
+        |_, this: &Dataset, ()| Ok(this.corpus.tokens.len()),
+    );
+    class.method(
+        Entry {
+            name: "Dataset:batches",
+            about: "Iterates over batches of windows drawn at random. Which ones depends on the seed alone.",
+            params: &[("options?", "BatchesOptions", "size, seed and number")],
+            returns: &[("fun(): Tensor|nil", "an iterator for `for`; each batch (B, T) of token ids")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer, seq_len = 16})\nfor ids in d:batches{batch = 2, seed = 1, steps = 3} do assert(ids:shape()[2] == 16) end",
+        },
+        |lua, this: &Dataset, options: Option<Table>| -> anyhow::Result<Function> {
+            let options = Options::read(lua, options, &BATCHES)?;
+            let steps = options.get::<u64>("steps")?.unwrap_or(u64::MAX);
+            let seed = options.or("seed", State::of(lua)?.seed)?;
+            let sampler = this.sampler(options.count("batch", BATCH, 1)?, seed)?;
+            let next = AtomicU64::new(0);
+            Ok(lua.create_function(move |lua, _: MultiValue| {
+                guard(lua, "Dataset:batches", || {
+                    let step = next.fetch_add(1, Ordering::Relaxed);
+                    (step < steps).then(|| batch(&sampler, step).map(Handle::new)).transpose()
+                })
+            })?)
+        },
+    );
+    class.method(
+        Entry {
+            name: "Dataset:windows",
+            about: "The text's windows in order, none overlapping, as evaluations read them: each holds the token that \
+                    follows its last, so that the first T are read and the last T predicted.",
+            params: &[("options?", "WindowsOptions", "how many, and how many in a batch")],
+            returns: &[("Tensor[]", "batches (B, T + 1) of token ids")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer, seq_len = 16})\nassert(#d:windows{count = 5, batch = 2} == 3)",
+        },
+        |lua, this: &Dataset, options: Option<Table>| {
+            let options = Options::read(lua, options, &WINDOWS)?;
+            let count = options.get::<usize>("count")?;
+            let windows = this.windows(count, options.count("batch", BATCH, 1)?)?;
+            Ok(windows.into_iter().map(Handle::new).collect::<Vec<_>>())
+        },
+    );
+    class.hidden("Dataset.__tostring", |_, this: &Dataset, _: MultiValue| {
+        let (tokens, documents) = (this.corpus.tokens.len(), this.corpus.documents);
+        Ok(format!("Dataset: {tokens} tokens of {documents} documents, windows of {}", this.seq_len))
+    });
+}
+
+impl Dataset {
+    /// Random windows for training.
+    ///
+    /// # Errors
+    /// A text shorter than one window.
+    pub fn sampler(&self, batch: usize, seed: u64) -> anyhow::Result<Sampler> {
+        Sampler::new(self.corpus.clone(), self.seq_len, batch, seed)
+    }
+
+    /// The first `count` windows in order, in batches (B, T + 1).
+    ///
+    /// # Errors
+    /// A text shorter than one window.
+    pub fn windows(&self, count: Option<usize>, batch: usize) -> anyhow::Result<Vec<Tensor>> {
+        let all: Vec<&[u32]> = windows(&self.corpus, self.seq_len, count)?.collect();
+        let stack = |rows: &[&[u32]]| {
+            Ok(Tensor::from_vec(rows.concat(), (rows.len(), self.seq_len + 1), &Device::Cpu)?)
+        };
+        all.chunks(batch).map(stack).collect()
+    }
+}
+
+/// Token ids (B, T) of a training step.
+///
+/// # Errors
+/// When there is no memory for them.
+pub fn batch(sampler: &Sampler, step: u64) -> anyhow::Result<Tensor> {
+    Ok(Tensor::from_vec(sampler.batch(step), sampler.shape(), &Device::Cpu)?)
+}

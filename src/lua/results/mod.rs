@@ -1,0 +1,263 @@
+//! Runs, queries and reports.
+
+mod row;
+mod run;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use mlua::{AnyUserData, Function, Lua, LuaSerdeExt, ObjectLike, Table, Value};
+
+pub use run::{Ending, Run};
+
+use super::catalogue::{Class, Entry, OptionsTable};
+use super::device;
+use super::options::Options;
+use super::register::{Members, Registry};
+use super::show::show;
+use super::state::State;
+use super::tensor::{self, Handle};
+use super::types::describe;
+use crate::results::RunInfo;
+use crate::{atomic, console};
+
+const RUN: OptionsTable = OptionsTable {
+    class: "RunOptions",
+    fields: &[
+        ("name?", "string", "what queries call it; the script's file name without its ending when left out"),
+        ("tags?", "string[]", "words to find it by"),
+        ("options?", "table<string, any>", "recorded with the run, beside the values of lft.options"),
+    ],
+};
+
+const REPORT: OptionsTable = OptionsTable {
+    class: "ReportOptions",
+    fields: &[
+        (
+            "runs?",
+            "(string|Run)[]",
+            "names, ids or runs; the newest finished run of every name when left out",
+        ),
+        ("output?", "string", "the file to write, reports/report.html when left out"),
+        ("title?", "string", "title of the page"),
+    ],
+};
+
+/// Registers `lft.run`, `lft.query`, `lft.report` and the class `Run`.
+///
+/// # Errors
+/// When Lua is out of memory.
+pub fn register(registry: &mut Registry) -> mlua::Result<()> {
+    registry.options(&RUN);
+    registry.options(&REPORT);
+    registry.function(
+        Entry {
+            name: "lft.run",
+            about: "Starts a run: a folder that keeps the script, its options, the rows that it logs and what it saves. \
+                    A run that is still open when the script ends is finished then, or marked as failed with the error.",
+            params: &[("options?", "RunOptions", "name, tags and what to record")],
+            returns: &[("Run", "the run")],
+            example: "local run = lft.run{name = \"example\", tags = {\"doc\"}}\nrun:log{k = 1, kl = 0.5}\nrun:finish()",
+        },
+        |lua, options: Option<Table>| start(lua, options),
+    )?;
+    registry.function(
+        Entry {
+            name: "lft.query",
+            about: "Runs one SQL statement over every run; the tables are results, training and runs. \
+                    Files that cannot be read are named on standard error and left out.",
+            params: &[("sql", "string", "the statement, in Polars' dialect")],
+            returns: &[("table<string, any>[]", "one table a row, column name to value; null is nil")],
+            example: "lft.run{name = \"example\"}:log{kl = 0.5}\nlocal rows = lft.query(\"SELECT kl FROM results WHERE run = 'example' AND latest\")\nassert(rows[1].kl == 0.5)",
+        },
+        |lua, sql: String| {
+            let state = State::of(lua)?;
+            state.flush_runs()?;
+            let answer = crate::results::query(&state.runs_dir, &sql)?;
+            for warning in &answer.warnings {
+                console::note(&format!("warning: {warning}"));
+            }
+            Ok(row::tables(lua, &answer.frame)?)
+        },
+    )?;
+    registry.function(
+        Entry {
+            name: "lft.report",
+            about: "Writes one self-contained HTML page about several runs.",
+            params: &[("options?", "ReportOptions", "which runs, and where to")],
+            returns: &[("string", "path of the page")],
+            example: "local run = lft.run{name = \"example\"}\nrun:log{kl = 0.5}\nrun:finish()\nlocal path = os.tmpname()\nassert(lft.report{runs = {run}, output = path} == path)\nos.remove(path)",
+        },
+        |lua, options: Option<Table>| report(lua, options),
+    )?;
+    registry.class(
+        Class {
+            name: "Run",
+            about: "A run in progress. `local run <close> = lft.run{…}` ends it with its block.",
+            fields: &[
+                ("name", "string", "name as it was given"),
+                ("id", "string", "id, which is also the name of the folder"),
+                ("folder", "string", "the run's folder"),
+            ],
+        },
+        members,
+    )
+}
+
+fn members(class: &mut Members<'_, Run>) {
+    class.field("name", |_, run| Ok(run.name()));
+    class.field("id", |_, run| Ok(run.id()));
+    class.field("folder", |_, run| Ok(run.folder().display().to_string()));
+    class.method(
+        Entry {
+            name: "Run:log",
+            about: "Adds a row to the table results. Rows may have different columns.",
+            params: &[("row", "table<string, any>", "column name to number, string or boolean")],
+            returns: &[("nil", "nothing")],
+            example: "lft.run{name = \"example\"}:log{method = \"fm\", k = 4, kl = 0.4}",
+        },
+        |_, run: &Run, row: Table| run.log(row::read(&row)?),
+    );
+    class.method(
+        Entry {
+            name: "Run:log_training",
+            about: "Adds a row to the table training: one point of each curve.",
+            params: &[("row", "table<string, any>", "column name to number, string or boolean")],
+            returns: &[("nil", "nothing")],
+            example: "lft.run{name = \"example\"}:log_training{step = 1, loss = 2.5}",
+        },
+        |_, run: &Run, row: Table| run.log_training(row::read(&row)?),
+    );
+    class.method(
+        Entry {
+            name: "Run:save",
+            about: "Saves something in the run's folder: tensors as a safetensors file, and anything that has a \
+                    method save in its own form.",
+            params: &[
+                ("name", "string", "name of the file or folder"),
+                ("object", "any", "a tensor, a table of tensors, a student, a velocity field, …"),
+            ],
+            returns: &[("string", "path of what was written")],
+            example: "local path = lft.run{name = \"example\"}:save(\"weights\", {w = lft.ones({2})})\nassert(lft.safetensors.load(path).w:sum():item() == 2)",
+        },
+        |_, run: &Run, (name, object): (String, Value)| save(run, &name, &object),
+    );
+    class.method(
+        Entry {
+            name: "Run:report",
+            about: "Writes a self-contained HTML page about the run as it stands.",
+            params: &[("path", "string", "the file to write")],
+            returns: &[("string", "the path")],
+            example: "local run, path = lft.run{name = \"example\"}, os.tmpname()\nrun:log{kl = 0.5}\nrun:report(path)\nos.remove(path)",
+        },
+        |lua, run: &Run, path: String| {
+            run.flush()?;
+            crate::report::write_run(&State::of(lua)?.runs_dir, &run.id(), Path::new(&path))?;
+            Ok(path)
+        },
+    );
+    class.method(
+        Entry {
+            name: "Run:finish",
+            about: "Writes everything and ends the run. Finishing again changes nothing.",
+            params: &[],
+            returns: &[("nil", "nothing")],
+            example: "lft.run{name = \"example\"}:finish()",
+        },
+        |_, run: &Run, ()| run.end(&Ending::WELL),
+    );
+    class.hidden("Run.__close", |_, run: &Run, error: Value| {
+        run.end(&match &error {
+            Value::Nil => Ending::WELL,
+            Value::Error(error) => Ending::by(error),
+            error => Ending::by(&mlua::Error::RuntimeError(show(error))),
+        })
+    });
+}
+
+fn start(lua: &Lua, options: Option<Table>) -> anyhow::Result<Run> {
+    let options = Options::read(lua, options, &RUN)?;
+    let state = State::of(lua)?;
+    let stem = state.script.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let mut recorded: serde_json::Map<_, _> = state.flags().into_iter().collect();
+    if let Some(table) = options.get::<Value>("options")? {
+        recorded.extend(named_values(lua, table).context("option 'options'")?);
+    }
+    let info = RunInfo {
+        name: options.or("name", stem.unwrap_or_else(|| "script".to_owned()))?,
+        tags: options.or("tags", Vec::new())?,
+        script: Some(state.script.display().to_string()),
+        script_text: Some(state.source.clone()),
+        arguments: state.args.clone(),
+        options: recorded,
+        seed: Some(state.seed),
+        device: device::name(&state.device),
+    };
+    let run = Run::create(&state.runs_dir, info)?;
+    if !state.quiet {
+        console::note(&format!("run {}: {}", run.name(), run.folder().display()));
+    }
+    state.add_run(run.clone());
+    Ok(run)
+}
+
+/// A Lua table as the JSON object that stands in `run.json`, in the order of its names.
+fn named_values(lua: &Lua, table: Value) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+    let mut json: serde_json::Value = lua.from_value(table)?;
+    json.sort_all_objects();
+    match json {
+        serde_json::Value::Object(named) => Ok(named),
+        serde_json::Value::Array(items) if items.is_empty() => Ok(serde_json::Map::new()),
+        _ => bail!("options have names: write {{name = value}}"),
+    }
+}
+
+fn save(run: &Run, name: &str, object: &Value) -> anyhow::Result<String> {
+    let saver = match object {
+        Value::UserData(data) if data.is::<Handle>() => None,
+        Value::UserData(data) => member(data),
+        Value::Table(table) => table.get::<Option<Function>>("save").ok().flatten(),
+        _ => None,
+    };
+    if let Some(saver) = saver {
+        let path = run.path_for(name)?.display().to_string();
+        saver.call::<()>((object, path.as_str()))?;
+        return Ok(path);
+    }
+    let file = format!("{}.safetensors", name.strip_suffix(".safetensors").unwrap_or(name));
+    let path = run.path_for(&file)?;
+    match object {
+        Value::Table(table) => atomic::write_tensors(&path, tensor::named(table)?, None)?,
+        Value::UserData(data) if data.is::<Handle>() => {
+            let tensor = data.borrow::<Handle>()?.get()?;
+            atomic::write_tensors(&path, [(name.to_owned(), tensor)], None)?;
+        }
+        other => bail!(
+            "cannot save {}: expected a tensor, a table of tensors, or something with a method save",
+            describe(other)
+        ),
+    }
+    Ok(path.display().to_string())
+}
+
+fn member(data: &AnyUserData) -> Option<Function> {
+    data.get::<Option<Function>>("save").ok().flatten()
+}
+
+fn report(lua: &Lua, options: Option<Table>) -> anyhow::Result<String> {
+    let options = Options::read(lua, options, &REPORT)?;
+    let state = State::of(lua)?;
+    state.flush_runs()?;
+    let runs = options.or("runs", Vec::<Value>::new())?;
+    let names: Vec<String> = runs
+        .iter()
+        .map(|run| match run.as_userdata().and_then(|data| data.borrow::<Run>().ok()) {
+            Some(run) => Ok(run.id()),
+            None => Ok(run.to_string()?),
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let output = PathBuf::from(options.or("output", "reports/report.html".to_owned())?);
+    let title = options.get::<String>("title")?;
+    crate::report::compile(&state.runs_dir, &names, &output, title.as_deref())?;
+    Ok(output.display().to_string())
+}

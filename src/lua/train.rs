@@ -1,0 +1,278 @@
+//! `lft.train`: the training loop, with progress and curves.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use mlua::{Lua, Table};
+
+use super::catalogue::{Entry, OptionsTable, Param, join};
+use super::data::{self, BATCH, Dataset};
+use super::flow::StudentObject;
+use super::interrupt;
+use super::object::Object;
+use super::ode::{SOLVER, method};
+use super::options::Options;
+use super::progress::Meter;
+use super::register::Registry;
+use super::results::Run;
+use super::state::State;
+use crate::results::{Row, Value};
+use crate::train::{self, Progress, Trainer, together};
+
+/// Points of a training curve unless an option says otherwise.
+const POINTS: usize = 200;
+
+const ALGORITHM: [Param; 12] = [
+    ("method?", "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"", "the algorithm, fw when left out"),
+    ("steps?", "integer", "optimizer steps, 1000 when left out"),
+    ("lr?", "number", "peak learning rate, 1e-3 when left out"),
+    ("warmup?", "integer", "steps of linear warm-up, 100 when left out, at most a tenth of all"),
+    ("final_lr?", "number", "learning rate at the end as a share of the peak, 0.02 when left out"),
+    ("betas?", "number[]", "AdamW's β₁ and β₂, {0.9, 0.95} when left out"),
+    ("weight_decay?", "number", "decoupled weight decay, 0 when left out"),
+    ("clip?", "number", "largest gradient norm, 1 when left out"),
+    ("walk?", "integer", "solver steps of a walk (fw, hybrid), 3 when left out"),
+    ("solver?", SOLVER, "solver of a walk (fw, hybrid), midpoint when left out"),
+    ("alpha?", "number", "weight of the fm term (hybrid), 0.1 when left out"),
+    ("seed?", "integer", "seed of data order and times, the host's when left out"),
+];
+const DATA: [Param; 4] = [
+    ("data", "Dataset", "the text to train on"),
+    ("batch?", "integer", "windows in a batch, 8 when left out"),
+    ("run?", "Run", "receives the training curve"),
+    ("log_every?", "integer", "steps between two points of the curve; 200 points when left out"),
+];
+const TRAIN: OptionsTable = OptionsTable {
+    class: "TrainOptions",
+    fields: &{
+        const FIELDS: [Param; 16] = join(DATA, ALGORITHM);
+        FIELDS
+    },
+};
+const MEMBER: OptionsTable = OptionsTable {
+    class: "TogetherStudentOptions",
+    fields: &{
+        const FIELDS: [Param; 13] = join([("student", "Student", "the student to train")], ALGORITHM);
+        FIELDS
+    },
+};
+const TOGETHER: OptionsTable = OptionsTable {
+    class: "TogetherOptions",
+    fields: &{
+        const OWN: [Param; 3] = [
+            ("steps?", "integer", "optimizer steps of students that name none, 1000 when left out"),
+            (
+                "seed?",
+                "integer",
+                "seed of the data order, and of students that name none; the host's when left out",
+            ),
+            ("label?", "string", "text in front of the progress bar"),
+        ];
+        const FIELDS: [Param; 7] = join(DATA, OWN);
+        FIELDS
+    },
+};
+
+/// Describes [`one`].
+pub const TRAIN_ENTRY: Entry = Entry {
+    name: "Student:train",
+    about: "Trains the student's velocity field. The same seed gives the same weights. A loss that is not finite stops the \
+            training with an error; the weights are then those of the last good step.",
+    params: &[("options", "TrainOptions", "data, algorithm and optimizer")],
+    returns: &[("TrainResult", "where the training ended")],
+    example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer, seq_len = 16})\nlocal s = lft.flow.student(m, {block = {6, 8}})\nlocal r = s:train{method = \"fm\", data = d, steps = 2, batch = 2}\nassert(r.steps == 2 and r.tokens == 64)",
+};
+
+/// Registers `lft.train`.
+///
+/// # Errors
+/// When Lua is out of memory.
+pub fn register(registry: &mut Registry) -> mlua::Result<()> {
+    registry.module("lft.train", "Training of students.");
+    for table in [&TRAIN, &MEMBER, &TOGETHER] {
+        registry.options(table);
+    }
+    let fields = &[
+        ("method", "string", "the algorithm"),
+        ("steps", "integer", "optimizer steps taken"),
+        ("loss", "number", "the objective on the last batch"),
+        ("tokens", "integer", "tokens seen"),
+        ("seconds", "number", "wall time"),
+    ];
+    registry.record("TrainResult", "Where a training ended.", fields);
+    registry.function(
+        Entry {
+            name: "lft.train.together",
+            about: "Trains several students of one teacher side by side: each batch costs one pass of the teacher, whatever \
+                    the number of students. Every student ends as if it had been trained alone.",
+            params: &[
+                ("students", "TogetherStudentOptions[]", "one table a student: the student and how to train it"),
+                ("options", "TogetherOptions", "what they share"),
+            ],
+            returns: &[("TrainResult[]", "one a student, in order")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer, seq_len = 16})\nlocal students = {}\nfor i, method in ipairs{\"fm\", \"regression\"} do\n  students[i] = {student = lft.flow.student(m, {block = {6, 8}}), method = method}\nend\nassert(#lft.train.together(students, {data = d, steps = 2, batch = 2}) == 2)",
+        },
+        |lua, (students, options): (Vec<Table>, Table)| {
+            let options = Options::read(lua, Some(options), &TOGETHER)?;
+            let shared = Shared::read(lua, &options)?;
+            let mut trainers = Vec::with_capacity(students.len());
+            for (i, student) in students.into_iter().enumerate() {
+                let trainer = Options::read(lua, Some(student), &MEMBER).and_then(|own| {
+                    let student = own.required::<Object<StudentObject>>("student")?.0.0;
+                    Trainer::new(student, algorithm(&own, &shared)?)
+                });
+                trainers.push(trainer.with_context(|| format!("student {}", i + 1))?);
+            }
+            let label = options.or("label", "training".to_owned())?;
+            train(lua, &shared, trainers, &label)
+        },
+    )
+}
+
+/// Trains one student.
+///
+/// # Errors
+/// Options out of range, and those of a step.
+pub fn one(lua: &Lua, student: &StudentObject, options: Table) -> anyhow::Result<Table> {
+    let options = Options::read(lua, Some(options), &TRAIN)?;
+    let shared = Shared::read(lua, &options)?;
+    let trainer = Trainer::new(student.0.clone(), algorithm(&options, &shared)?)?;
+    let mut results = train(lua, &shared, vec![trainer], "training")?;
+    results.pop().context("one student gives one result")
+}
+
+/// What students that train together share.
+struct Shared {
+    data: Dataset,
+    batch: usize,
+    steps: usize,
+    seed: u64,
+    run: Option<Run>,
+    log_every: Option<usize>,
+}
+
+impl Shared {
+    fn read(lua: &Lua, options: &Options) -> anyhow::Result<Self> {
+        Ok(Self {
+            data: options.required::<Object<Dataset>>("data")?.0,
+            batch: options.count("batch", BATCH, 1)?,
+            steps: options.count("steps", train::Options::default().steps, 1)?,
+            seed: options.or("seed", State::of(lua)?.seed)?,
+            run: options.get("run")?,
+            log_every: Some(options.count("log_every", 0, 1)?).filter(|every| *every > 0),
+        })
+    }
+}
+
+fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Options> {
+    let default = train::Options::default();
+    let betas = match options.get::<Vec<f64>>("betas")?.as_deref() {
+        None => default.betas,
+        Some(&[first, second]) => (first, second),
+        Some(other) => bail!("option 'betas' must be two numbers, found {}", other.len()),
+    };
+    Ok(train::Options {
+        method: options.get::<String>("method")?.map_or(Ok(default.method), |name| name.parse())?,
+        steps: options.count("steps", shared.steps, 1)?,
+        lr: options.or("lr", default.lr)?,
+        warmup: options.count("warmup", default.warmup, 0)?,
+        final_lr: options.or("final_lr", default.final_lr)?,
+        betas,
+        weight_decay: options.or("weight_decay", default.weight_decay)?,
+        clip: options.or("clip", default.clip)?,
+        walk: options.count("walk", default.walk, 1)?,
+        solver: method(options, "solver", default.solver)?,
+        alpha: options.or("alpha", default.alpha)?,
+        seed: options.or("seed", shared.seed)?,
+    })
+}
+
+/// Runs the loop, and writes the curves out however it ends.
+fn train(lua: &Lua, shared: &Shared, mut trainers: Vec<Trainer>, label: &str) -> anyhow::Result<Vec<Table>> {
+    let sampler = shared.data.sampler(shared.batch, shared.seed)?;
+    let (rows, columns) = sampler.shape();
+    let steps = trainers.iter().map(|trainer| trainer.options.steps).max().unwrap_or(0);
+    let unit = ("tokens", (rows * columns) as u64);
+    let meter = Meter::new(lua, steps as u64, label, unit, Duration::ZERO)?;
+    let mut curves: Vec<Curve> = trainers.iter().map(|trainer| Curve::new(trainer, shared)).collect();
+    let begun = Instant::now();
+    let outcome = together(
+        &mut trainers,
+        |step| data::batch(&sampler, step as u64),
+        |progress| {
+            interrupt::check()?;
+            curves[progress.trainer].add(progress, begun.elapsed(), shared.run.as_ref())?;
+            let losses: Vec<String> = curves.iter().map(Curve::text).collect();
+            meter.set(progress.report.step as u64, Some(losses.join("  ")));
+            Ok(())
+        },
+    );
+    let written = shared.run.as_ref().map_or(Ok(()), Run::flush);
+    outcome.and(written)?;
+    curves.iter().map(|curve| curve.result(lua)).collect()
+}
+
+/// The training curve of one student.
+struct Curve {
+    method: &'static str,
+    block: String,
+    steps: usize,
+    every: usize,
+    last: Option<Progress>,
+    seconds: f64,
+}
+
+impl Curve {
+    fn new(trainer: &Trainer, shared: &Shared) -> Self {
+        let steps = trainer.options.steps;
+        Self {
+            method: trainer.options.method.name(),
+            block: trainer.student.block.to_string(),
+            steps,
+            every: shared.log_every.unwrap_or((steps / POINTS).max(1)),
+            last: None,
+            seconds: 0.0,
+        }
+    }
+
+    fn add(&mut self, progress: Progress, elapsed: Duration, run: Option<&Run>) -> anyhow::Result<()> {
+        (self.last, self.seconds) = (Some(progress), elapsed.as_secs_f64());
+        let step = progress.report.step;
+        match run {
+            Some(run) if step == 1 || step == self.steps || step % self.every == 0 => {
+                run.log_training(self.row(&progress))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn row(&self, progress: &Progress) -> Row {
+        let report = progress.report;
+        let cells = [
+            ("method", Value::from(self.method)),
+            ("block", Value::from(self.block.as_str())),
+            ("step", Value::Int(report.step as i64)),
+            ("loss", Value::Float(report.loss)),
+            ("lr", Value::Float(report.lr)),
+            ("grad_norm", Value::Float(report.grad_norm)),
+            ("tokens", Value::Int(progress.tokens as i64)),
+            ("seconds", Value::Float(self.seconds)),
+        ];
+        cells.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// `fm 0.0123`.
+    fn text(&self) -> String {
+        self.last.map_or(String::new(), |last| format!("{} {:.4}", self.method, last.report.loss))
+    }
+
+    fn result(&self, lua: &Lua) -> anyhow::Result<Table> {
+        let table = lua.create_table()?;
+        table.set("method", self.method)?;
+        table.set("steps", self.last.map_or(0, |last| last.report.step))?;
+        table.set("loss", self.last.map(|last| last.report.loss))?;
+        table.set("tokens", self.last.map_or(0, |last| last.tokens))?;
+        table.set("seconds", self.seconds)?;
+        Ok(table)
+    }
+}
