@@ -24,11 +24,6 @@ impl<'lua> Registry<'lua> {
         Ok(Self { lua, root: lua.create_table()?, catalogue: Catalogue::default() })
     }
 
-    /// The Lua state that functions are registered in.
-    pub fn lua(&self) -> &'lua Lua {
-        self.lua
-    }
-
     /// The module table and everything that was registered in it.
     pub fn finish(self) -> (Table, Catalogue) {
         (self.root, self.catalogue)
