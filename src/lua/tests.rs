@@ -1,5 +1,7 @@
 //! Scripts run in-process: what works, and what errors say.
 
+mod rooms;
+
 use std::path::Path;
 
 use super::catalogue::{Catalogue, Entry};
