@@ -5,7 +5,7 @@ mod program;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use lft::results::{Catalog, RunRecord, Status};
 use program::{lft, output};
@@ -48,6 +48,16 @@ impl Desk {
     fn run(&self, code: &str) -> (i32, String, String) {
         self.script(code);
         output(&mut self.lft(), &["--quiet", "--device", "cpu", "run", "script.lua"])
+    }
+
+    /// Starts the script, reads its first line, and closes the pipe that it prints to.
+    fn start(&self) -> (Child, String) {
+        let mut command = self.lft();
+        command.args(["--quiet", "run", "script.lua"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        (child, line)
     }
 
     /// Runs a script that must end well; what it printed.
@@ -221,15 +231,7 @@ fn ctrl_c_keeps_the_rows_and_marks_the_run() {
          pcall(function() while true do end end)
          run:log{k = 2}",
     );
-    let mut child = desk
-        .lft()
-        .args(["--quiet", "run", "script.lua"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (child, line) = desk.start();
     assert_eq!(line, "ready\n");
     let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(signal.success());
@@ -248,15 +250,7 @@ fn a_reader_that_stops_early_is_no_error() {
          lft.table({{a = 1}})
          lft.run{name = 'after'}:log{k = 1}",
     );
-    let mut child = desk
-        .lft()
-        .args(["--quiet", "run", "script.lua"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (child, _) = desk.start();
     let Output { status, stderr, .. } = child.wait_with_output().unwrap();
     assert_eq!((status.code(), String::from_utf8(stderr).unwrap().as_str()), (Some(0), ""));
     assert_eq!(desk.record().status, Status::Finished);

@@ -148,7 +148,8 @@ fn functions_are_fields_and_states_may_be_numbers() {
          local y = lft.ode.solve(function(x, t) return x * 2 end, v, {method = 'euler', steps = 2})
          assert(math.abs(y:sum():backward()[v][1]:item() - 4) < 1e-5)",
     );
-    let refused = refusal("\nlft.ode.solve(function(x, t) return t end, lft.ones({2}), {method = 'euler', steps = 1})");
+    let refused =
+        refusal("\nlft.ode.solve(function(x, t) return t end, lft.ones({2}), {method = 'euler', steps = 1})");
     assert_eq!(
         refused,
         "script.lua:2: lft.ode.solve: the function f(x, t) must return the velocity of x: expected Tensor, found number 0"
@@ -199,12 +200,21 @@ fn divergence_is_an_error_and_keeps_weights_and_curve() {
 #[test]
 fn mistakes_are_named_where_they_are_made() {
     for (code, expected) in [
-        ("lft.flow.student(m, {block = {6, 30}})", "lft.flow.student: block {6,30} does not lie in a model of 24 layers"),
-        ("lft.flow.velocity(m, {block = {6}})", "option 'block' must be two boundaries {m, n}, found 1 numbers"),
+        (
+            "lft.flow.student(m, {block = {6, 30}})",
+            "lft.flow.student: block {6,30} does not lie in a model of 24 layers",
+        ),
+        (
+            "lft.flow.velocity(m, {block = {6}})",
+            "option 'block' must be two boundaries {m, n}, found 1 numbers",
+        ),
         ("lft.flow.velocity(m, {blok = {6, 8}})", "unknown option 'blok' (did you mean 'block'?)"),
         ("lft.flow.velocity(m, {block = block, init = 'teachr'})", "(did you mean \"teacher\"?)"),
         ("lft.flow.velocity(m, {block = block, init = 'teacher', layer = 24})", "layer 24 does not exist"),
-        ("m:hidden({{1, 4096}}, 6)", "Pythia:hidden: token id 4096 is outside the model's vocabulary 0..=4095"),
+        (
+            "m:hidden({{1, 4096}}, 6)",
+            "Pythia:hidden: token id 4096 is outside the model's vocabulary 0..=4095",
+        ),
         ("m:hidden({{1}}, 25)", "boundary 25 does not exist"),
         ("m:hidden({{1}, {1, 2}}, 1)", "rows"),
         ("m:run(lft.ones({1, 2, 3}), 0, 1)", "latents must have the shape (batch, tokens, 128)"),
@@ -217,23 +227,50 @@ fn mistakes_are_named_where_they_are_made() {
         ("lft.ode.solve(m, lft.ones({1}))", "expected a VelocityField or a function f(x, t), found Pythia"),
         ("lft.ode.solve(print, 1, {method = 'rk5'})", "(did you mean \"rk4\"?)"),
         ("lft.flow.student(m, {block = block}):train{data = d, method = 'fv'}", "(did you mean \"fm\"?)"),
-        ("lft.flow.student(m, {block = block}):train{data = d, betas = {1}}", "option 'betas' must be two numbers"),
+        (
+            "lft.flow.student(m, {block = block}):train{data = d, betas = {1}}",
+            "option 'betas' must be two numbers",
+        ),
         ("lft.flow.student(m, {block = block}):train{data = d, lr = -1}", "lr = -1"),
         ("lft.flow.student(m, {block = block}):train{method = 'fm'}", "option 'data' is missing"),
-        ("lft.train.together({{student = m}}, {data = d})", "student 1: option 'student': expected Student, found Pythia"),
-        ("local u = lft.flow.velocity(m, {block = {6, 12}}) lft.flow.student(m, {block = block, velocity = u})", "stands for block {6,12}, not for {6,8}"),
+        (
+            "lft.train.together({{student = m}}, {data = d})",
+            "student 1: option 'student': expected Student, found Pythia",
+        ),
+        (
+            "local u = lft.flow.velocity(m, {block = {6, 12}}) lft.flow.student(m, {block = block, velocity = u})",
+            "stands for block {6,12}, not for {6,8}",
+        ),
         ("print(m.confg)", "Pythia: has no field or method 'confg' (did you mean 'config'?)"),
-        ("lft.eval.reference(m, {data = d, block = {6, 8}, windows = 1}):skip{from = 5, count = 1}", "do not lie inside block {6,8}"),
-        ("local ref = lft.eval.reference(m, {data = d, block = {6, 8}, windows = 1}) lft.flow.student(m, {block = block}):evaluate{data = ref, batch = 2}", "a Reference has its own"),
-        ("local ref = lft.eval.reference(m, {data = d, block = {6, 8}, windows = 1}) lft.flow.student(lft.pythia.load('data/teacher'), {block = block}):evaluate{data = ref}", "another teacher"),
-        ("local ref = lft.eval.reference(m, {data = d, block = {6, 8}, windows = 1}) lft.flow.student(m, {block = {6, 12}}):evaluate{data = ref}", "block {6,12}"),
-        ("lft.flow.matching_loss(function(x, t) return lft.ones({1}) end, lft.ones({1, 2, 3}), lft.ones({1, 2, 3}))", "lft.flow.matching_loss:"),
+        (
+            "lft.eval.reference(m, {data = d, block = {6, 8}, windows = 1}):skip{from = 5, count = 1}",
+            "do not lie inside block {6,8}",
+        ),
+        (
+            "local ref = lft.eval.reference(m, {data = d, block = {6, 8}, windows = 1}) lft.flow.student(m, {block = block}):evaluate{data = ref, batch = 2}",
+            "a Reference has its own",
+        ),
+        (
+            "local ref = lft.eval.reference(m, {data = d, block = {6, 8}, windows = 1}) lft.flow.student(lft.pythia.load('data/teacher'), {block = block}):evaluate{data = ref}",
+            "another teacher",
+        ),
+        (
+            "local ref = lft.eval.reference(m, {data = d, block = {6, 8}, windows = 1}) lft.flow.student(m, {block = {6, 12}}):evaluate{data = ref}",
+            "block {6,12}",
+        ),
+        (
+            "lft.flow.matching_loss(function(x, t) return lft.ones({1}) end, lft.ones({1, 2, 3}), lft.ones({1, 2, 3}))",
+            "lft.flow.matching_loss:",
+        ),
         ("lft.flow.recoupling(lft.ones({2, 3}), lft.ones({3, 3}))", "same shape"),
         ("m:generate('', {max_tokens = 1})", "the prompt is empty"),
         ("m:generate('x', {top_p = 2})", "top_p is 2"),
     ] {
         let found = refusal(code);
-        assert!(found.starts_with("script.lua:1: ") && found.contains(expected), "{code}\n{found}\nlacks {expected:?}");
+        assert!(
+            found.starts_with("script.lua:1: ") && found.contains(expected),
+            "{code}\n{found}\nlacks {expected:?}"
+        );
     }
     check(
         "assert(not pcall(lft.flow.skip, m, {from = 23, count = 2}))
