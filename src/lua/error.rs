@@ -119,7 +119,12 @@ fn frames(traceback: &str) -> String {
 }
 
 fn hidden(frame: &str) -> bool {
-    frame == "[C]: in ?" || frame.contains("[string \"lft\"]") || frame.ends_with("upvalue 'xpcall_'")
+    frame == "[C]: in ?" || is_own(frame) || frame.ends_with("upvalue 'xpcall_'")
+}
+
+/// Whether a frame or source is Lua code of the host or of mlua, not of the script.
+fn is_own(source: &str) -> bool {
+    source.contains("[string \"lft\"]") || source.contains("__mlua_")
 }
 
 /// `file:line: ` of the nearest Lua frame that called the running binding, or nothing.
@@ -133,7 +138,7 @@ pub fn position(lua: &Lua) -> String {
             })
         })
         .flatten()
-        .find(|(file, _)| !file.contains("[string \"lft\"]"))
+        .find(|(file, _)| !is_own(file))
         .map_or(String::new(), |(file, line)| format!("{file}:{line}: "))
 }
 

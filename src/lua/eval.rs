@@ -1,9 +1,10 @@
 //! `lft.eval`: figures of merit.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use candle_core::Tensor;
 use mlua::{Lua, MultiValue, Table, Value};
 
 use super::catalogue::{Class, Entry, OptionsTable, Param};
@@ -60,6 +61,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         ("teacher_ppl", "number", "perplexity of the teacher on the same tokens"),
         ("nfe", "integer", "velocity evaluations of one window"),
         ("tokens", "integer", "tokens that these are means over"),
+        ("seconds", "number", "wall time of the evaluation, without the teacher's side"),
     ];
     registry.record("Metrics", "Figures of merit on held-out text.", fields);
     registry.function(
@@ -136,7 +138,8 @@ fn members(class: &mut Members<'_, References>) {
         },
         |lua, this: &References, options: Table| {
             let options = Options::read(lua, Some(options), &SKIP)?;
-            metrics(lua, &this.0.skip(&skip_option(&options, &this.0.teacher)?)?)
+            let skip = skip_option(&options, &this.0.teacher)?;
+            metrics(lua, || this.0.skip(&skip))
         },
     );
     class.method(
@@ -152,11 +155,11 @@ fn members(class: &mut Members<'_, References>) {
             example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer, seq_len = 16})\nlocal ref = lft.eval.reference(m, {data = d, block = {6, 8}, windows = 1})\nassert(ref:evaluate(function(x0) return m:run(x0, 6, 8) end).kl < 1e-6)",
         },
         |lua, this: &References, f: mlua::Function| {
-            let found = this.0.evaluate(|x0| {
+            let transport = |x0: &Tensor| {
                 let (x1, nfe) = f.call::<(Value, Option<usize>)>(Handle::new(x0.clone()))?;
                 Ok((TensorArg::of(&x1).context("the function must return latents")?, nfe.unwrap_or(0)))
-            })?;
-            metrics(lua, &found)
+            };
+            metrics(lua, || this.0.evaluate(transport))
         },
     );
     class.hidden("Reference.__tostring", |_, this: &References, _: MultiValue| {
@@ -203,11 +206,14 @@ pub fn source(
     Ok(given.0.clone())
 }
 
-/// Metrics as a table.
+/// Evaluates and returns the metrics as a table, with the time that they took.
 ///
 /// # Errors
-/// When Lua is out of memory.
-pub fn metrics(lua: &Lua, metrics: &Metrics) -> anyhow::Result<Table> {
+/// Those of the evaluation.
+pub fn metrics(lua: &Lua, evaluate: impl FnOnce() -> anyhow::Result<Metrics>) -> anyhow::Result<Table> {
+    interrupt::check()?;
+    let begun = Instant::now();
+    let metrics = evaluate()?;
     let table = lua.create_table()?;
     table.set("kl", metrics.kl)?;
     table.set("nmse", metrics.nmse)?;
@@ -215,5 +221,6 @@ pub fn metrics(lua: &Lua, metrics: &Metrics) -> anyhow::Result<Table> {
     table.set("teacher_ppl", metrics.teacher_ppl)?;
     table.set("nfe", metrics.nfe)?;
     table.set("tokens", metrics.tokens)?;
+    table.set("seconds", begun.elapsed().as_secs_f64())?;
     Ok(table)
 }

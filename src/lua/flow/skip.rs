@@ -91,7 +91,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
                 let (skip, layers) = (this.skip, this.teacher.config.num_hidden_layers);
                 let own = Block::new(skip.from, skip.from + skip.count, layers)?;
                 let reference = eval::source(lua, &options, &this.teacher, own)?;
-                eval::metrics(lua, &reference.skip(&skip)?)
+                eval::metrics(lua, || reference.skip(&skip))
             },
         );
         class.hidden("Skip.__tostring", |_, this: &Skipped, _: MultiValue| {

@@ -128,7 +128,7 @@ fn members(class: &mut Members<'_, StudentObject>) {
             let options = Options::read(lua, Some(options), &EVALUATE)?;
             let integration = integration(&options)?;
             let reference = eval::source(lua, &options, &this.0.teacher, this.0.block)?;
-            eval::metrics(lua, &reference.student(&this.0, &integration)?)
+            eval::metrics(lua, || reference.student(&this.0, &integration))
         },
     );
     class.method(

@@ -117,13 +117,17 @@ fn own_loops_see_what_training_sees() {
              method = method, data = d, batch = 2, steps = 1, seed = 5, walk = 2, solver = 'heun'}
            assert(r.loss == of_field, method)
          end
-         local grads, count = losses.fw(same):backward(), 0
-         for name, v in pairs(u:parameters()) do
-           assert(grads[v]:abs():sum():item() > 0, name)
-           v:set(v - 1e-4 * grads[v])
-           count = count + 1
+         local count = 0
+         for step = 1, 2 do
+           local grads = losses.fw(same):backward()
+           for name, v in pairs(u:parameters()) do
+             -- The adaLN projection starts at zero, which hides the time MLP behind it during the first step.
+             assert(grads[v] and (step == 1 or grads[v]:abs():sum():item() > 0), name)
+             v:set(v - 1e-3 * grads[v])
+             count = count + 1
+           end
          end
-         assert(count > 10 and losses.fw(u):item() ~= losses.fw(lft.flow.velocity(m, {block = block, init = 'teacher'})):item())
+         assert(count > 20 and losses.fw(u):item() ~= losses.fw(lft.flow.velocity(m, {block = block, init = 'teacher'})):item())
          assert(lft.flow.matching_loss(u, x0, x1, {t = 0.5}):allclose(lft.flow.matching_loss(u, x0, x1, {t = lft.tensor({0.5, 0.5})})))
          local zero, one = lft.zeros({2}), lft.ones({2})
          local straight = lft.flow.walking_loss(u, x0, x1, {times = {zero, one}, solver = 'euler'})
@@ -174,7 +178,7 @@ fn students_are_saved_and_loaded() -> anyhow::Result<()> {
          local text, ids = t:generate('It was', {{max_tokens = 3, solver = 'euler', steps = 2}})
          assert(text == s:generate('It was', {{max_tokens = 3, solver = 'euler', steps = 2}}))
          local greedy = s:logits({{m.tokenizer:encode('It was')}}, options)[1][-1]:argmax(1):item()
-         assert(ids[1] == greedy)",
+         assert(ids[1] == greedy - 1)",
         path.display()
     ));
     assert!(Path::new(&path).join("velocity.safetensors").is_file());
@@ -187,7 +191,7 @@ fn divergence_is_an_error_and_keeps_weights_and_curve() {
         "local s = lft.flow.student(m, {block = block})
          local run = lft.run{name = 'diverges'}
          local ok, err = pcall(s.train, s, {method = 'fm', data = d, steps = 9, batch = 2, lr = 1e30, clip = 1e30, warmup = 0, run = run})
-         assert(not ok and err:find('diverged at step') and err:find('script.lua:1'), err)
+         assert(not ok and err:find('diverged at step') and err:find('script.lua:3'), err)
          for name, v in pairs(s.velocity:parameters()) do
            local total = v:abs():max():item()
            assert(total == total and total < math.huge, name)
