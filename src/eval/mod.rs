@@ -2,6 +2,8 @@
 
 mod metrics;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 pub use metrics::{kl, nmse, perplexity};
 pub use reference::{Metrics, Reference};

@@ -4,6 +4,8 @@ mod objective;
 mod optimizer;
 mod options;
 mod schedule;
+#[cfg(test)]
+mod tests;
 mod together;
 mod trainer;
 
