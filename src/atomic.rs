@@ -49,7 +49,8 @@ pub fn write_tensors(
         safetensors::serialize_to_file(tensors, metadata, temporary.path())?;
         // That writer puts a file of its own in place, which only its owner may read.
         fs::set_permissions(temporary.path(), permissions)?;
-        Ok(*temporary.as_file_mut() = File::open(temporary.path())?)
+        *temporary.as_file_mut() = File::open(temporary.path())?;
+        Ok(())
     })
     .with_context(what)
 }

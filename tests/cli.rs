@@ -1,25 +1,15 @@
 //! The program end to end, on runs that the library prepared.
 
+mod program;
+
 use std::fs;
 use std::io::Read;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use lft::results::{Run, RunInfo, Status, Value};
+use program::{lft, output};
 
 const BEST: &str = "SELECT method, solver, k, kl FROM results WHERE run = 'ablate_steps' ORDER BY kl LIMIT 5";
-
-fn lft(runs: &Path) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lft"));
-    command.env_remove("LFT_RUNS").arg("--runs-dir").arg(runs);
-    command
-}
-
-fn output(command: &mut Command, arguments: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
-}
 
 fn runs_folder() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();

@@ -239,7 +239,7 @@ impl Curve {
         (self.last, self.seconds) = (Some(progress), elapsed.as_secs_f64());
         let step = progress.report.step;
         match run {
-            Some(run) if step == 1 || step == self.steps || step % self.every == 0 => {
+            Some(run) if step == 1 || step == self.steps || step.is_multiple_of(self.every) => {
                 run.log_training(self.row(&progress))
             }
             _ => Ok(()),

@@ -66,7 +66,7 @@ impl Trainer {
         let diverged = || {
             format!(
                 "{name} diverged at step {number}: the weights are kept as they were after step {}; \
-                 a smaller lr (now {}) or clip (now {}) may help",
+                 a smaller lr (now {:?}) or clip (now {:?}) may help",
                 self.step, self.options.lr, self.options.clip
             )
         };

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mlua::{FromLua, Lua, Value};
 
 use crate::lua::error::{Ended, ScriptError};
+use crate::lua::object::Object;
 use crate::lua::register::userdata;
-use crate::lua::types::describe;
 use crate::results::{self, Row, RunInfo, Status};
 
 /// A run in the hands of a script, of a training loop, and of the host that ends it: clones are one run.
@@ -107,12 +107,7 @@ impl Ending {
 }
 
 impl FromLua for Run {
-    fn from_lua(value: Value, _: &Lua) -> mlua::Result<Self> {
-        let run = value.as_userdata().and_then(|data| data.borrow::<Self>().ok().map(|run| run.clone()));
-        run.ok_or_else(|| mlua::Error::FromLuaConversionError {
-            from: "value",
-            to: "Run".into(),
-            message: Some(format!("expected Run, found {}", describe(&value))),
-        })
+    fn from_lua(value: Value, lua: &Lua) -> mlua::Result<Self> {
+        Ok(Object::from_lua(value, lua)?.0)
     }
 }
