@@ -18,6 +18,8 @@ local options = lft.options{
   batch    = {8, "sequences in a batch"},
   seq_len  = {256, "tokens in a sequence"},
   lr       = {2e-3, "peak learning rate"},
+  warmup   = {20, "steps of linear warm-up"},
+  layer    = {9, "teacher layer whose weights every flow starts from; -1 draws them at random"},
   windows  = {16, "held-out sequences to evaluate on"},
   name     = {"ablate_steps", "name of the run"},
   report   = {"reports/ablate_steps.html", "where the report goes"},
@@ -36,10 +38,14 @@ local run <close> = lft.run{name = options.name, tags = {"ablation"}}
 
 local students = {}
 for i, method in ipairs(options.methods) do
+  local velocity = lft.flow.velocity(teacher, {
+    block = options.block, init = "zero", layer = options.layer >= 0 and options.layer or nil,
+  })
   students[i] = {
-    student = lft.flow.student(teacher, {block = options.block}),
+    student = lft.flow.student(teacher, {block = options.block, velocity = velocity}),
     method = method,
     lr = options.lr,
+    warmup = options.warmup,
   }
 end
 lft.train.together(students, {
