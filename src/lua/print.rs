@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, ContentArrangement};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, TableComponent};
 use mlua::{Table, Value};
 
 use super::catalogue::{Entry, OptionsTable};
@@ -59,7 +59,8 @@ fn all_columns(rows: &[Table]) -> anyhow::Result<Vec<String>> {
 
 fn render(rows: &[Table], columns: &[String]) -> anyhow::Result<String> {
     let mut table = comfy_table::Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_style(TableComponent::HeaderLines, '─');
     table.set_header(columns);
     let mut numeric = vec![false; columns.len()];
     for row in rows {
@@ -74,7 +75,7 @@ fn render(rows: &[Table], columns: &[String]) -> anyhow::Result<String> {
     for (column, _) in table.column_iter_mut().zip(numeric).filter(|(_, numeric)| *numeric) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    Ok(table.to_string())
+    Ok(table.trim_fmt())
 }
 
 fn cell(value: &Value) -> anyhow::Result<String> {

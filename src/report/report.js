@@ -31,7 +31,7 @@
     try {
       const { data, layout, config } = JSON.parse(source.textContent);
       for (const [path, value] of Object.entries(themed())) set(layout, path, value);
-      if (innerWidth < 640) layout.margin.r = 48;
+      if (innerWidth < 640) layout.margin.r = 72;
       await Plotly.newPlot(div, data, layout, config);
       charts.push(div);
     } catch (error) {
