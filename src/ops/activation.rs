@@ -3,8 +3,9 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{self, GRAIN, elements, vectorised, with_elements};
+use super::kernel::{self, GRAIN, elements, with_elements};
 use super::math::{erf, exp, tanh};
+use super::simd::vectorised;
 
 /// Pointwise non-linearity of the MLP, named as in Hugging Face's `hidden_act`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -75,10 +76,26 @@ fn silu_slope(x: f32) -> f32 {
     s * (1.0 + x * (1.0 - s))
 }
 
+vectorised! {
+    fn map_block[F: Fn(f32) -> f32](y: &mut [f32], x: &[f32], f: &F) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = f(x);
+        }
+    }
+}
+
+vectorised! {
+    fn slope_block[F: Fn(f32) -> f32](dx: &mut [f32], x: &[f32], grad: &[f32], slope: &F) {
+        for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(grad) {
+            *dx = g * slope(x);
+        }
+    }
+}
+
 fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut y = vec![0f32; x.len()];
     y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
-        vectorised(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x)));
+        map_block(y, x, &f);
     });
     y
 }
@@ -87,7 +104,7 @@ fn map_with(x: &[f32], grad: &[f32], slope: impl Fn(f32) -> f32 + Sync) -> Vec<f
     let mut dx = vec![0f32; x.len()];
     dx.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).zip(grad.par_chunks(GRAIN)).for_each(
         |((dx, x), grad)| {
-            vectorised(|| dx.iter_mut().zip(x).zip(grad).for_each(|((dx, &x), &g)| *dx = g * slope(x)));
+            slope_block(dx, x, grad, &slope);
         },
     );
     dx

@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 
-use super::kernel::{self, GRAIN, elements, lane_sum, vectorised, with_elements};
+use super::kernel::{self, GRAIN, elements, lane_sum, with_elements};
+use super::simd::vectorised;
 
 /// The coefficients of one update.
 #[derive(Clone, Copy, Debug)]
@@ -58,10 +59,7 @@ pub fn squared_norm(gradient: &Tensor) -> Result<f64> {
     let gradient = gradient.contiguous()?;
     if kernel::applies(&[&gradient]) {
         return with_elements([&gradient], |[g]| {
-            let parts: Vec<f64> = g
-                .par_chunks(GRAIN)
-                .map(|g| f64::from(vectorised(|| lane_sum(g.len(), |i| g[i] * g[i]))))
-                .collect();
+            let parts: Vec<f64> = g.par_chunks(GRAIN).map(|g| f64::from(sum_of_squares(g))).collect();
             Ok(parts.iter().sum())
         });
     }
@@ -125,19 +123,38 @@ impl InplaceOp3 for Step<'_> {
         let blocks = elements_mut(w, w_l)?.par_chunks_mut(GRAIN);
         let moments = elements(m, m_l)?.par_chunks(GRAIN).zip(elements(v, v_l)?.par_chunks(GRAIN));
         blocks.zip(moments).for_each(|(w, (m, v))| {
-            vectorised(|| {
-                for ((w, &m), &v) in w.iter_mut().zip(m).zip(v) {
-                    *w = keep * *w - rate * m / ((v * c2).sqrt() + eps);
-                }
-            });
+            move_block(w, m, v, [keep, rate, c2, eps]);
         });
         Ok(())
     }
 }
 
+vectorised! {
+    fn sum_of_squares[](x: &[f32]) -> f32 {
+        lane_sum(x.len(), |i| x[i] * x[i])
+    }
+}
+
+vectorised! {
+    fn accumulate_block[F: Fn(f32, f32) -> f32](state: &mut [f32], gradient: &[f32], f: &F) {
+        for (s, &g) in state.iter_mut().zip(gradient) {
+            *s = f(*s, g);
+        }
+    }
+}
+
+vectorised! {
+    fn move_block[](w: &mut [f32], m: &[f32], v: &[f32], coefficients: [f32; 4]) {
+        let [keep, rate, c2, eps] = coefficients;
+        for ((w, &m), &v) in w.iter_mut().zip(m).zip(v) {
+            *w = keep * *w - rate * m / ((v * c2).sqrt() + eps);
+        }
+    }
+}
+
 fn accumulate(state: &mut [f32], gradient: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     state.par_chunks_mut(GRAIN).zip(gradient.par_chunks(GRAIN)).for_each(|(state, gradient)| {
-        vectorised(|| state.iter_mut().zip(gradient).for_each(|(s, &g)| *s = f(*s, g)));
+        accumulate_block(state, gradient, &f);
     });
 }
 

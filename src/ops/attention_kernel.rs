@@ -7,9 +7,10 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::kernel::{Matrix, elements, lane_sum, matmul, vectorised, with_elements};
+use super::kernel::{Matrix, elements, lane_sum, matmul, with_elements};
 use super::math::exp;
 use super::rotary::{Rotary, turn};
+use super::simd::vectorised;
 
 /// Query rows of one block.
 const QUERIES: usize = 64;
@@ -61,13 +62,7 @@ impl Fused {
         let q = Matrix::rows(&head.q[first * c..last * c], c);
         let k = Matrix::rows(&head.k[..last * c], c).t();
         matmul((last - first, c, last), (0.0, 1.0), q, k, weights, last, Parallelism::None);
-        vectorised(|| {
-            for (i, row) in weights.chunks_exact_mut(last).take(last - first).enumerate() {
-                let (seen, future) = row.split_at_mut(first + i + 1);
-                softmax(seen);
-                future.fill(0.0);
-            }
-        });
+        causal_softmax(&mut weights[..(last - first) * last], first, last);
     }
 
     /// Output rows (T, C) of one head.
@@ -100,12 +95,7 @@ impl Fused {
             matmul((last, rows, c), (1.0, 1.0), w.t(), g, &mut d.v, c, Parallelism::None);
             let v = Matrix::rows(&head.v[..last * c], c);
             matmul((rows, c, last), (0.0, 1.0), g, v.t(), &mut slopes, last, Parallelism::None);
-            vectorised(|| {
-                for (w, s) in weights.chunks_exact(last).zip(slopes.chunks_exact_mut(last)).take(rows) {
-                    let inner = lane_sum(last, |j| w[j] * s[j]);
-                    s.iter_mut().zip(w).for_each(|(s, w)| *s = w * (*s - inner));
-                }
-            });
+            softmax_backward(&weights[..rows * last], &mut slopes[..rows * last], last);
             let s = Matrix::rows(&slopes, last);
             let k = Matrix::rows(&head.k[..last * c], c);
             matmul((rows, last, c), (0.0, 1.0), s, k, &mut d.q[first * c..], c, Parallelism::None);
@@ -126,6 +116,27 @@ impl Fused {
             q.iter_mut().for_each(|x| *x *= scale);
             turn(q, cos, sin, -1.0);
             turn(&mut d.k[row], cos, sin, -1.0);
+        }
+    }
+}
+
+vectorised! {
+    /// Softmax of each row of scores (rows `last` apart, of queries `first..`) over the keys up to its own.
+    fn causal_softmax[](scores: &mut [f32], first: usize, last: usize) {
+        for (i, row) in scores.chunks_exact_mut(last).enumerate() {
+            let (seen, future) = row.split_at_mut(first + i + 1);
+            softmax(seen);
+            future.fill(0.0);
+        }
+    }
+}
+
+vectorised! {
+    /// Turns the slopes of the weights w into those of the scores: `w⊙(s − Σ w⊙s)`.
+    fn softmax_backward[](weights: &[f32], slopes: &mut [f32], width: usize) {
+        for (w, s) in weights.chunks_exact(width).zip(slopes.chunks_exact_mut(width)) {
+            let inner = lane_sum(width, |j| w[j] * s[j]);
+            s.iter_mut().zip(w).for_each(|(s, w)| *s = w * (*s - inner));
         }
     }
 }

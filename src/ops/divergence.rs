@@ -3,8 +3,9 @@
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernel::{self, elements, lane_sum, vectorised, with_elements};
+use super::kernel::{self, elements, lane_sum, with_elements};
 use super::math::exp;
+use super::simd::vectorised;
 
 /// `KL(p ‖ q) = Σ_v p_v·(log p_v − log q_v)` in nats, with `p = softmax(p_logits)`, `q = softmax(q_logits)`.
 ///
@@ -73,6 +74,7 @@ fn log_norm(x: &[f32]) -> f32 {
 #[inline(always)]
 fn row_kl(p: &[f32], q: &[f32]) -> (f32, f32, f32) {
     let (log_p, log_q) = (log_norm(p), log_norm(q));
+    let q = &q[..p.len()];
     let kl = lane_sum(p.len(), |i| {
         let a = p[i] - log_p;
         exp(a) * (a - (q[i] - log_q))
@@ -96,7 +98,7 @@ impl CustomOp2 for Kl {
         let (rows, v) = p_layout.shape().dims2()?;
         let mut out = vec![0f32; rows];
         out.par_iter_mut().zip(p.par_chunks(v)).zip(q.par_chunks(v)).for_each(|((out, p), q)| {
-            *out = vectorised(|| row_kl(p, q).0);
+            *out = kl_row(p, q);
         });
         Ok((CpuStorage::F32(out), rows.into()))
     }
@@ -115,7 +117,7 @@ impl CustomOp2 for Kl {
             let data = with_elements([p, q, &grad], |[p, q, grad]| {
                 let mut d = vec![0f32; p.len()];
                 let rows = d.par_chunks_mut(v).zip(p.par_chunks(v)).zip(q.par_chunks(v)).zip(grad);
-                rows.for_each(|(((d, p), q), &g)| vectorised(|| slope(p, q, g, d)));
+                rows.for_each(|(((d, p), q), &g)| slope(p, q, g, d));
                 Ok(d)
             })?;
             Tensor::from_vec(data, like.shape(), like.device())
@@ -149,7 +151,7 @@ impl CustomOp2 for CrossEntropy {
         let (rows, v) = layout.shape().dims2()?;
         let mut out = vec![0f32; rows];
         out.par_iter_mut().zip(logits.par_chunks(v)).zip(targets).for_each(|((out, row), &target)| {
-            *out = vectorised(|| log_norm(row)) - row[target as usize];
+            *out = log_norm_row(row) - row[target as usize];
         });
         Ok((CpuStorage::F32(out), rows.into()))
     }
@@ -169,10 +171,7 @@ impl CustomOp2 for CrossEntropy {
             let mut d = vec![0f32; logits.len()];
             d.par_chunks_mut(v).zip(logits.par_chunks(v)).zip(grad).zip(&targets).for_each(
                 |(((d, x), &g), &target)| {
-                    vectorised(|| {
-                        let norm = log_norm(x);
-                        d.iter_mut().zip(x).for_each(|(d, &x)| *d = g * exp(x - norm));
-                    });
+                    scaled_softmax(x, g, d);
                     d[target as usize] -= g;
                 },
             );
@@ -182,20 +181,42 @@ impl CustomOp2 for CrossEntropy {
     }
 }
 
-#[inline(always)]
-fn slope_p(p: &[f32], q: &[f32], g: f32, d: &mut [f32]) {
-    let (kl, log_p, log_q) = row_kl(p, q);
-    for i in 0..p.len() {
-        let a = p[i] - log_p;
-        d[i] = g * exp(a) * (a - (q[i] - log_q) - kl);
+vectorised! {
+    fn kl_row[](p: &[f32], q: &[f32]) -> f32 {
+        row_kl(p, q).0
     }
 }
 
-#[inline(always)]
-fn slope_q(p: &[f32], q: &[f32], g: f32, d: &mut [f32]) {
-    let (log_p, log_q) = (log_norm(p), log_norm(q));
-    for i in 0..p.len() {
-        d[i] = g * (exp(q[i] - log_q) - exp(p[i] - log_p));
+vectorised! {
+    fn log_norm_row[](x: &[f32]) -> f32 {
+        log_norm(x)
+    }
+}
+
+vectorised! {
+    fn slope_p[](p: &[f32], q: &[f32], g: f32, d: &mut [f32]) {
+        let (kl, log_p, log_q) = row_kl(p, q);
+        for ((d, &p), &q) in d.iter_mut().zip(p).zip(q) {
+            let a = p - log_p;
+            *d = g * exp(a) * (a - (q - log_q) - kl);
+        }
+    }
+}
+
+vectorised! {
+    fn slope_q[](p: &[f32], q: &[f32], g: f32, d: &mut [f32]) {
+        let (log_p, log_q) = (log_norm(p), log_norm(q));
+        for ((d, &p), &q) in d.iter_mut().zip(p).zip(q) {
+            *d = g * (exp(q - log_q) - exp(p - log_p));
+        }
+    }
+}
+
+vectorised! {
+    /// `g·softmax(x)`.
+    fn scaled_softmax[](x: &[f32], g: f32, d: &mut [f32]) {
+        let norm = log_norm(x);
+        d.iter_mut().zip(x).for_each(|(d, &x)| *d = g * exp(x - norm));
     }
 }
 

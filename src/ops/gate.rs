@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernel::{self, elements, vectorised, with_elements};
+use super::kernel::{self, elements, with_elements};
+use super::simd::vectorised;
 
 /// `y = α₁⊙a + α₂⊙m`, the velocity of a time-conditioned layer from its attention and MLP branches.
 ///
@@ -63,14 +64,7 @@ impl CustomOp3 for Fused {
             let (first, second) = gate.split_at(d);
             let blocks = y.par_chunks_mut(ROWS * d).zip(a.par_chunks(ROWS * d)).zip(m.par_chunks(ROWS * d));
             blocks.for_each(|((y, a), m)| {
-                vectorised(|| {
-                    let rows = y.chunks_exact_mut(d).zip(a.chunks_exact(d)).zip(m.chunks_exact(d));
-                    for ((y, a), m) in rows {
-                        for i in 0..d {
-                            y[i] = first[i] * a[i] + second[i] * m[i];
-                        }
-                    }
-                });
+                forward_block(y, a, m, first, second);
             });
         });
         Ok((CpuStorage::F32(y), a_layout.shape().clone()))
@@ -105,6 +99,40 @@ impl CustomOp3 for Fused {
     }
 }
 
+vectorised! {
+    fn forward_block[](y: &mut [f32], a: &[f32], m: &[f32], first: &[f32], second: &[f32]) {
+        let d = first.len();
+        for ((y, a), m) in y.chunks_exact_mut(d).zip(a.chunks_exact(d)).zip(m.chunks_exact(d)) {
+            for i in 0..d {
+                y[i] = first[i] * a[i] + second[i] * m[i];
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn backward_block[](
+        branches: (&mut [f32], &mut [f32]),
+        inputs: (&[f32], &[f32], &[f32]),
+        gates: (&[f32], &[f32]),
+        sums: (&mut [f32], &mut [f32]),
+    ) {
+        let ((da, dm), (a, m, grad), (first, second), (d_first, d_second)) = (branches, inputs, gates, sums);
+        let d = first.len();
+        for start in (0..grad.len()).step_by(d) {
+            let row = start..start + d;
+            let (a, m, g) = (&a[row.clone()], &m[row.clone()], &grad[row.clone()]);
+            let (da, dm) = (&mut da[row.clone()], &mut dm[row]);
+            for i in 0..d {
+                da[i] = first[i] * g[i];
+                dm[i] = second[i] * g[i];
+                d_first[i] += a[i] * g[i];
+                d_second[i] += m[i] * g[i];
+            }
+        }
+    }
+}
+
 /// Gradients of one example's branches, and of its gates (2·D) summed over its tokens.
 fn backward_group(
     d: usize,
@@ -120,19 +148,7 @@ fn backward_group(
         .map(|((da, dm), ((a, m), grad))| {
             let mut sums = vec![0f32; 2 * d];
             let (d_first, d_second) = sums.split_at_mut(d);
-            vectorised(|| {
-                for start in (0..grad.len()).step_by(d) {
-                    let row = start..start + d;
-                    let (a, m, g) = (&a[row.clone()], &m[row.clone()], &grad[row.clone()]);
-                    let (da, dm) = (&mut da[row.clone()], &mut dm[row]);
-                    for i in 0..d {
-                        da[i] = first[i] * g[i];
-                        dm[i] = second[i] * g[i];
-                        d_first[i] += a[i] * g[i];
-                        d_second[i] += m[i] * g[i];
-                    }
-                }
-            });
+            backward_block((da, dm), (a, m, grad), (first, second), (d_first, d_second));
             sums
         })
         .collect();

@@ -1,4 +1,4 @@
-//! What the CPU kernels share: access to tensor memory, vector dispatch and matrix products.
+//! What the CPU kernels share: access to tensor memory, sums and matrix products.
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 use gemm::Parallelism;
@@ -40,12 +40,6 @@ pub(crate) fn with_elements<const N: usize, R>(
         *slice = elements(storage, layout)?;
     }
     body(slices)
-}
-
-/// Runs `body` compiled for the widest vector instructions that this processor has.
-#[inline(always)]
-pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(body)
 }
 
 /// A read-only matrix by its memory: element (i, j) lies at `data[i·rows + j·cols]`.

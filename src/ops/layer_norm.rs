@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernel::{self, GRAIN, elements, lane_sum, vectorised, with_elements};
+use super::kernel::{self, GRAIN, elements, lane_sum, with_elements};
+use super::simd::vectorised;
 
 /// `y = (x − mean) / √(var + eps) ⊙ scale + shift` over the last dimension.
 ///
@@ -52,15 +53,6 @@ struct Fused {
 }
 
 impl Fused {
-    /// Mean and reciprocal standard deviation of one row.
-    #[inline(always)]
-    fn moments(&self, row: &[f32]) -> (f32, f32) {
-        let n = self.width as f32;
-        let mean = lane_sum(self.width, |i| row[i]) / n;
-        let variance = lane_sum(self.width, |i| (row[i] - mean) * (row[i] - mean)) / n;
-        (mean, 1.0 / (variance + self.eps).sqrt())
-    }
-
     /// Rows of one parallel task; a task never spans two examples, so that it has one scale and shift.
     fn rows_per_task(&self, rows: usize) -> usize {
         let per_group = (rows / self.groups).max(1);
@@ -77,19 +69,42 @@ impl Fused {
             .map(|(g, r)| (g, g * per_group + r, step.min(per_group - r)))
             .collect()
     }
+}
 
+/// Mean and reciprocal standard deviation of one row.
+#[inline(always)]
+fn moments(row: &[f32], eps: f32) -> (f32, f32) {
+    let n = row.len() as f32;
+    let mean = lane_sum(row.len(), |i| row[i]) / n;
+    let variance = lane_sum(row.len(), |i| (row[i] - mean) * (row[i] - mean)) / n;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+vectorised! {
+    fn forward_rows[](x: &[f32], scale: &[f32], shift: &[f32], eps: f32, y: &mut [f32]) {
+        let d = scale.len();
+        for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+            let (mean, rstd) = moments(x, eps);
+            for i in 0..d {
+                y[i] = (x[i] - mean) * rstd * scale[i] + shift[i];
+            }
+        }
+    }
+}
+
+vectorised! {
     /// dx of some rows of one example, and the sums over them of dy⊙x̂ and dy.
-    fn backward_rows(&self, x: &[f32], scale: &[f32], grad: &[f32], dx: &mut [f32], sums: &mut [f32]) {
-        let n = self.width as f32;
-        let (d_scale, d_shift) = sums.split_at_mut(self.width);
-        let rows = x.chunks_exact(self.width).zip(grad.chunks_exact(self.width));
-        for ((x, g), dx) in rows.zip(dx.chunks_exact_mut(self.width)) {
-            let (mean, rstd) = self.moments(x);
-            let normal = |i: usize| (x[i] - mean) * rstd;
-            let mean_g = lane_sum(self.width, |i| g[i] * scale[i]) / n;
-            let mean_gx = lane_sum(self.width, |i| g[i] * scale[i] * normal(i)) / n;
-            for i in 0..self.width {
-                let hat = normal(i);
+    fn backward_rows[](x: &[f32], scale: &[f32], grad: &[f32], eps: f32, dx: &mut [f32], sums: &mut [f32]) {
+        let d = scale.len();
+        let n = d as f32;
+        let (d_scale, d_shift) = sums.split_at_mut(d);
+        let rows = x.chunks_exact(d).zip(grad.chunks_exact(d));
+        for ((x, g), dx) in rows.zip(dx.chunks_exact_mut(d)) {
+            let (mean, rstd) = moments(x, eps);
+            let mean_g = lane_sum(d, |i| g[i] * scale[i]) / n;
+            let mean_gx = lane_sum(d, |i| g[i] * scale[i] * (x[i] - mean) * rstd) / n;
+            for i in 0..d {
+                let hat = (x[i] - mean) * rstd;
                 dx[i] = rstd * (g[i] * scale[i] - mean_g - hat * mean_gx);
                 d_scale[i] += g[i] * hat;
                 d_shift[i] += g[i];
@@ -122,14 +137,7 @@ impl CustomOp3 for Fused {
             |(g, (y, x))| {
                 let (scale, shift) = (&scale[g * d..][..d], &shift[g * d..][..d]);
                 y.par_chunks_mut(block * d).zip(x.par_chunks(block * d)).for_each(|(y, x)| {
-                    vectorised(|| {
-                        for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                            let (mean, rstd) = self.moments(x);
-                            for i in 0..d {
-                                y[i] = (x[i] - mean) * rstd * scale[i] + shift[i];
-                            }
-                        }
-                    });
+                    forward_rows(x, scale, shift, self.eps, y);
                 });
             },
         );
@@ -153,9 +161,7 @@ impl CustomOp3 for Fused {
                     let range = first * d..(first + rows) * d;
                     let (mut dx, mut sums) = (vec![0f32; rows * d], vec![0f32; 2 * d]);
                     let scale = &scale[g * d..][..d];
-                    vectorised(|| {
-                        self.backward_rows(&x[range.clone()], scale, &grad[range.clone()], &mut dx, &mut sums)
-                    });
+                    backward_rows(&x[range.clone()], scale, &grad[range], self.eps, &mut dx, &mut sums);
                     (g, dx, sums)
                 })
                 .collect();

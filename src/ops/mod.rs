@@ -19,11 +19,14 @@ mod kernel;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+pub mod residual;
 pub mod rotary;
+mod simd;
 
 pub use activation::Activation;
 pub use divergence::{cross_entropy, kl_divergence};
 pub use gate::gated_sum;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use residual::residual;
 pub use rotary::Rotary;

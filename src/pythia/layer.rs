@@ -164,9 +164,12 @@ impl Layer {
     }
 
     fn residual(&self, x: &Tensor, attention: &Tensor, context: &LayerContext) -> Result<Tensor> {
+        if context.parallel {
+            let normal = self.post_attention_layernorm.forward(x, context.eps)?;
+            return ops::residual(x, attention, &self.mlp(&normal, context)?);
+        }
         let after = (x + attention)?;
-        let seen = if context.parallel { x } else { &after };
-        let normal = self.post_attention_layernorm.forward(seen, context.eps)?;
+        let normal = self.post_attention_layernorm.forward(&after, context.eps)?;
         after + self.mlp(&normal, context)?
     }
 }
