@@ -131,7 +131,7 @@ impl InplaceOp3 for Step<'_> {
 
 vectorised! {
     fn sum_of_squares[](x: &[f32]) -> f32 {
-        lane_sum(x.len(), |i| x[i] * x[i])
+        lane_sum([x], |[x]| x * x)
     }
 }
 

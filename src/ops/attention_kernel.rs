@@ -135,7 +135,7 @@ vectorised! {
     /// Turns the slopes of the weights w into those of the scores: `w⊙(s − Σ w⊙s)`.
     fn softmax_backward[](weights: &[f32], slopes: &mut [f32], width: usize) {
         for (w, s) in weights.chunks_exact(width).zip(slopes.chunks_exact_mut(width)) {
-            let inner = lane_sum(width, |j| w[j] * s[j]);
+            let inner = lane_sum([w, &*s], |[w, s]| w * s);
             s.iter_mut().zip(w).for_each(|(s, w)| *s = w * (*s - inner));
         }
     }
@@ -150,7 +150,7 @@ fn softmax(x: &mut [f32]) {
     }
     let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| m.max(x));
     x.iter_mut().for_each(|x| *x = exp(*x - max));
-    let norm = 1.0 / lane_sum(x.len(), |i| x[i]);
+    let norm = 1.0 / lane_sum([&*x], |[x]| x);
     x.iter_mut().for_each(|x| *x *= norm);
 }
 

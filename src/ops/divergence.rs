@@ -68,16 +68,15 @@ fn log_norm(x: &[f32]) -> f32 {
         lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = m.max(x));
     }
     let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| m.max(x));
-    max + lane_sum(x.len(), |i| exp(x[i] - max)).ln()
+    max + lane_sum([x], |[x]| exp(x - max)).ln()
 }
 
 #[inline(always)]
 fn row_kl(p: &[f32], q: &[f32]) -> (f32, f32, f32) {
     let (log_p, log_q) = (log_norm(p), log_norm(q));
-    let q = &q[..p.len()];
-    let kl = lane_sum(p.len(), |i| {
-        let a = p[i] - log_p;
-        exp(a) * (a - (q[i] - log_q))
+    let kl = lane_sum([p, q], |[p, q]| {
+        let a = p - log_p;
+        exp(a) * (a - (q - log_q))
     });
     (kl, log_p, log_q)
 }

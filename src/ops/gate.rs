@@ -103,8 +103,9 @@ vectorised! {
     fn forward_block[](y: &mut [f32], a: &[f32], m: &[f32], first: &[f32], second: &[f32]) {
         let d = first.len();
         for ((y, a), m) in y.chunks_exact_mut(d).zip(a.chunks_exact(d)).zip(m.chunks_exact(d)) {
-            for i in 0..d {
-                y[i] = first[i] * a[i] + second[i] * m[i];
+            let branches = a.iter().zip(m).zip(first.iter().zip(second));
+            for (y, ((a, m), (first, second))) in y.iter_mut().zip(branches) {
+                *y = first * a + second * m;
             }
         }
     }
@@ -123,11 +124,17 @@ vectorised! {
             let row = start..start + d;
             let (a, m, g) = (&a[row.clone()], &m[row.clone()], &grad[row.clone()]);
             let (da, dm) = (&mut da[row.clone()], &mut dm[row]);
-            for i in 0..d {
-                da[i] = first[i] * g[i];
-                dm[i] = second[i] * g[i];
-                d_first[i] += a[i] * g[i];
-                d_second[i] += m[i] * g[i];
+            for ((da, first), g) in da.iter_mut().zip(first).zip(g) {
+                *da = first * g;
+            }
+            for ((dm, second), g) in dm.iter_mut().zip(second).zip(g) {
+                *dm = second * g;
+            }
+            for ((sum, a), g) in d_first.iter_mut().zip(a).zip(g) {
+                *sum += a * g;
+            }
+            for ((sum, m), g) in d_second.iter_mut().zip(m).zip(g) {
+                *sum += m * g;
             }
         }
     }

@@ -117,19 +117,20 @@ pub(crate) fn all_threads() -> Parallelism {
     Parallelism::Rayon(rayon::current_num_threads())
 }
 
-/// Sum in sixteen lanes, which the compiler turns into vector additions.
+/// `Σ f(x₀[i], x₁[i], …)` over slices of one length, in sixteen lanes that become one or two vector registers.
 #[inline(always)]
-pub(crate) fn lane_sum(len: usize, value: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn lane_sum<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
     let mut lanes = [0f32; 16];
-    let whole = len / 16 * 16;
-    let mut i = 0;
-    while i < whole {
+    let parts = slices.map(|s| s.as_chunks::<16>());
+    let blocks = parts.iter().map(|(blocks, _)| blocks.len()).min().unwrap_or(0);
+    for i in 0..blocks {
+        let block = parts.map(|(blocks, _)| &blocks[i]);
         for (j, lane) in lanes.iter_mut().enumerate() {
-            *lane += value(i + j);
+            *lane += f(block.map(|b| b[j]));
         }
-        i += 16;
     }
-    (whole..len).map(value).sum::<f32>() + lanes.iter().sum::<f32>()
+    let rest = parts.iter().map(|(_, rest)| rest.len()).min().unwrap_or(0);
+    (0..rest).map(|i| f(parts.map(|(_, rest)| rest[i]))).sum::<f32>() + lanes.iter().sum::<f32>()
 }
 
 /// Adds the rows of the partial sums in order, so that the result does not depend on thread timing.

@@ -75,8 +75,8 @@ impl Fused {
 #[inline(always)]
 fn moments(row: &[f32], eps: f32) -> (f32, f32) {
     let n = row.len() as f32;
-    let mean = lane_sum(row.len(), |i| row[i]) / n;
-    let variance = lane_sum(row.len(), |i| (row[i] - mean) * (row[i] - mean)) / n;
+    let mean = lane_sum([row], |[x]| x) / n;
+    let variance = lane_sum([row], |[x]| (x - mean) * (x - mean)) / n;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
@@ -85,8 +85,8 @@ vectorised! {
         let d = scale.len();
         for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
             let (mean, rstd) = moments(x, eps);
-            for i in 0..d {
-                y[i] = (x[i] - mean) * rstd * scale[i] + shift[i];
+            for (((y, x), scale), shift) in y.iter_mut().zip(x).zip(scale).zip(shift) {
+                *y = (x - mean) * rstd * scale + shift;
             }
         }
     }
@@ -101,13 +101,14 @@ vectorised! {
         let rows = x.chunks_exact(d).zip(grad.chunks_exact(d));
         for ((x, g), dx) in rows.zip(dx.chunks_exact_mut(d)) {
             let (mean, rstd) = moments(x, eps);
-            let mean_g = lane_sum(d, |i| g[i] * scale[i]) / n;
-            let mean_gx = lane_sum(d, |i| g[i] * scale[i] * (x[i] - mean) * rstd) / n;
-            for i in 0..d {
-                let hat = (x[i] - mean) * rstd;
-                dx[i] = rstd * (g[i] * scale[i] - mean_g - hat * mean_gx);
-                d_scale[i] += g[i] * hat;
-                d_shift[i] += g[i];
+            let mean_g = lane_sum([g, scale], |[g, s]| g * s) / n;
+            let mean_gx = lane_sum([g, scale, x], |[g, s, x]| g * s * (x - mean) * rstd) / n;
+            let sums = d_scale.iter_mut().zip(d_shift.iter_mut());
+            for ((((dx, x), g), scale), (d_scale, d_shift)) in dx.iter_mut().zip(x).zip(g).zip(scale).zip(sums) {
+                let hat = (x - mean) * rstd;
+                *dx = rstd * (g * scale - mean_g - hat * mean_gx);
+                *d_scale += g * hat;
+                *d_shift += g;
             }
         }
     }
