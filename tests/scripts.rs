@@ -427,7 +427,8 @@ fn a_broken_table_among_good_ones_is_named_and_the_rest_answered() {
 fn example(desk: &Desk, name: &str, flags: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
     let small = ["--teacher", TEACHER, "--train", VALID, "--block", "6,8", "--batch", "2", "--seq_len", "16"];
-    let mut arguments = vec!["--quiet", "--device", "cpu", "--seed", "3", "run", script.to_str().unwrap(), "--"];
+    let mut arguments =
+        vec!["--quiet", "--device", "cpu", "--seed", "3", "run", script.to_str().unwrap(), "--"];
     arguments.extend(small.iter().chain(flags));
     let (status, stdout, stderr) = output(&mut desk.lft(), &arguments);
     assert_eq!((status, stderr.as_str()), (0, ""), "{name}");
@@ -445,7 +446,8 @@ fn flow_walking_from_the_primitives_is_the_built_in_one() {
     let (own, built_in) = (after("own "), after("built in "));
     assert!(own.is_finite() && (own / built_in - 1.0).abs() < 1e-5, "{stdout}");
 
-    let script = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/own_algorithm.lua")).unwrap();
+    let script =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/own_algorithm.lua")).unwrap();
     let code = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"));
     assert!(code.clone().all(|line| line.len() < 120) && code.count() < 40);
 }

@@ -330,7 +330,10 @@ fn optimizers_say_what_they_cannot_take() {
         ("lft.optim.adamw{params = {w}, eps = 0}", "eps = 0"),
         ("lft.optim.sgd{params = {w}, lr = -1}", "option 'lr'"),
         ("lft.optim.sgd{params = {w}, momentun = 1}", "did you mean 'momentum'?"),
-        ("lft.optim.sgd{params = {w}}:step((w * 1e38 * 1e38):sum():backward())", "the gradient's norm is inf"),
+        (
+            "lft.optim.sgd{params = {w}}:step((w * 1e38 * 1e38):sum():backward())",
+            "the gradient's norm is inf",
+        ),
         ("lft.optim.sgd{params = {w}}:step(w:sum():backward(), {clip = 0})", "option 'clip'"),
         ("local v = lft.var(w) lft.optim.sgd{params = {v}}:step(w:sum():backward())", "received no gradient"),
         ("lft.optim.schedule{steps = 5}(0)", "steps are counted from 1"),
