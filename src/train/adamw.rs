@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::Var;
 use candle_core::backprop::GradStore;
 
-use super::optimizer::{Optimizer, Slots, zeros};
+use super::optimizer::{Gradients, Optimizer, Slots, zeros};
 use crate::ops::adamw::{Update, adamw};
 
 /// The coefficients of [`AdamW`].
@@ -56,10 +56,10 @@ impl AdamW {
 
 impl Optimizer for AdamW {
     fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64> {
-        let (pairs, norm, gradient_scale) = self.slots.gradients(gradients, clip)?;
+        let Gradients { pairs, norm, scale } = self.slots.gradients(gradients, clip)?;
         let AdamWOptions { betas: (beta1, beta2), eps, weight_decay } = self.options;
         self.step += 1;
-        let update = Update { lr, beta1, beta2, eps, weight_decay, step: self.step, gradient_scale };
+        let update = Update { lr, beta1, beta2, eps, weight_decay, step: self.step, gradient_scale: scale };
         for (slot, gradient) in pairs {
             let [m, v] = &slot.memory;
             adamw(&slot.parameter, gradient, m, v, &update)?;

@@ -28,6 +28,16 @@ pub(super) struct Slot<M> {
     pub memory: M,
 }
 
+/// The gradients of one step.
+pub(super) struct Gradients<'a, M> {
+    /// Every parameter with its gradient.
+    pub pairs: Vec<(&'a Slot<M>, &'a Tensor)>,
+    /// Global norm before clipping.
+    pub norm: f64,
+    /// The factor on the gradients that clips them.
+    pub scale: f64,
+}
+
 impl<M> Slots<M> {
     /// `memory` makes the initial memory of each parameter.
     ///
@@ -42,15 +52,11 @@ impl<M> Slots<M> {
         Ok(Self(parameters.iter().map(slot).collect::<Result<_>>()?))
     }
 
-    /// Every parameter with its gradient, the global norm of the gradients, and the factor that clips them.
+    /// The gradients of all parameters.
     ///
     /// # Errors
     /// As [`Optimizer::step`].
-    pub fn gradients<'a>(
-        &'a self,
-        gradients: &'a GradStore,
-        clip: Option<f64>,
-    ) -> Result<(Vec<(&'a Slot<M>, &'a Tensor)>, f64, f64)> {
+    pub fn gradients<'a>(&'a self, gradients: &'a GradStore, clip: Option<f64>) -> Result<Gradients<'a, M>> {
         let pairs = self.0.iter().map(|slot| Ok((slot, slot.gradient(gradients)?)));
         let pairs: Vec<(&Slot<M>, &Tensor)> = pairs.collect::<Result<_>>()?;
         let mut square = 0.0;
@@ -60,7 +66,7 @@ impl<M> Slots<M> {
         let norm = square.sqrt();
         ensure!(norm.is_finite(), "the gradient's norm is {norm}");
         let scale = clip.filter(|clip| norm > *clip).map_or(1.0, |clip| clip / norm);
-        Ok((pairs, norm, scale))
+        Ok(Gradients { pairs, norm, scale })
     }
 }
 

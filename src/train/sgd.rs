@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Var};
 
-use super::optimizer::{Optimizer, Slots, zeros};
+use super::optimizer::{Gradients, Optimizer, Slots, zeros};
 
 /// `v ← μ·v + g`, `w ← w − lr·v` (Polyak's heavy ball, as in Sutskever et al., ICML 2013) with f32 memory.
 pub struct Sgd {
@@ -26,7 +26,7 @@ impl Sgd {
 
 impl Optimizer for Sgd {
     fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64> {
-        let (pairs, norm, scale) = self.slots.gradients(gradients, clip)?;
+        let Gradients { pairs, norm, scale } = self.slots.gradients(gradients, clip)?;
         for (slot, gradient) in pairs {
             let mut direction = (gradient.detach().to_dtype(DType::F32)? * scale)?;
             if let Some(velocity) = &slot.memory {
