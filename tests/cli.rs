@@ -154,3 +154,37 @@ fn a_reader_that_stops_early_is_no_error() {
     let Output { status, stderr, .. } = child.wait_with_output().unwrap();
     assert_eq!((status.code(), String::from_utf8(stderr).unwrap().as_str()), (Some(0), ""));
 }
+
+#[test]
+fn types_serve_editors_and_keep_settings_that_are_there() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("scripts");
+    let write = || output(&mut lft(root.path()), &["types", folder.to_str().unwrap()]);
+    let (code, stdout, stderr) = write();
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(stdout.lines().count(), 2, "{stdout}");
+    let definitions = fs::read_to_string(folder.join("lft.lua")).unwrap();
+    assert!(definitions.starts_with("---@meta lft\n") && definitions.contains("function lft.ode.solve("));
+    let settings = folder.join(".luarc.json");
+    let parsed: serde_json::Value = serde_json::from_str(&fs::read_to_string(&settings).unwrap()).unwrap();
+    assert_eq!(parsed["runtime.version"], "Lua 5.4");
+
+    fs::write(&settings, "{}").unwrap();
+    let (code, _, stderr) = write();
+    assert_eq!((code, fs::read_to_string(&settings).unwrap().as_str()), (0, "{}"));
+    assert!(stderr.starts_with("kept "), "{stderr}");
+    assert_eq!(output(&mut lft(root.path()), &["types"]).0, 2);
+}
+
+#[test]
+fn the_reference_is_the_one_that_the_program_writes() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("lua.md");
+    let (code, _, stderr) = output(&mut lft(root.path()), &["types", "--reference", file.to_str().unwrap()]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let kept = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/lua.md")).unwrap_or_default();
+    assert!(
+        fs::read_to_string(file).unwrap() == kept,
+        "docs/lua.md is out of date; write it anew with `lft types --reference docs/lua.md`"
+    );
+}

@@ -422,3 +422,57 @@ fn a_broken_table_among_good_ones_is_named_and_the_rest_answered() {
     assert_eq!((status, stdout.as_str()), (0, "a\nc\n"));
     assert!(stderr.starts_with("warning: ") && stderr.contains(&broken), "{stderr}");
 }
+
+/// Runs one of the repository's scripts, small; what it printed.
+fn example(desk: &Desk, name: &str, flags: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
+    let small = ["--teacher", TEACHER, "--train", VALID, "--block", "6,8", "--batch", "2", "--seq_len", "16"];
+    let mut arguments =
+        vec!["--quiet", "--device", "cpu", "--seed", "3", "run", script.to_str().unwrap(), "--"];
+    arguments.extend(small.iter().chain(flags));
+    let (status, stdout, stderr) = output(&mut desk.lft(), &arguments);
+    assert_eq!((status, stderr.as_str()), (0, ""), "{name}");
+    stdout
+}
+
+#[test]
+fn flow_walking_from_the_primitives_is_the_built_in_one() {
+    let desk = Desk::new();
+    let stdout = example(&desk, "own_algorithm.lua", &["--steps", "30"]);
+    let after = |word: &str| -> f64 {
+        let (_, rest) = stdout.split_once(word).unwrap_or_else(|| panic!("{stdout}"));
+        rest.split([',', ' ']).next().unwrap().parse().unwrap()
+    };
+    let (own, built_in) = (after("own "), after("built in "));
+    assert!(own.is_finite() && (own / built_in - 1.0).abs() < 1e-5, "{stdout}");
+
+    let script =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/own_algorithm.lua")).unwrap();
+    let code = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"));
+    assert!(code.clone().all(|line| line.len() < 120) && code.count() < 40);
+}
+
+#[test]
+fn the_agreement_of_walks_is_trained_and_logged() {
+    let desk = Desk::new();
+    let stdout =
+        example(&desk, "shortcut.lua", &["--steps", "3", "--windows", "2", "--ks", "1,2", "--valid", VALID]);
+    assert!(stdout.contains("KL, k = 2"), "{stdout}");
+    let rows = desk.query("SELECT weight, k FROM results WHERE kl > 0 ORDER BY weight, k");
+    assert_eq!(rows, "weight,k\n0.0,1\n0.0,2\n0.5,1\n0.5,2\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn temporaries_of_a_loop_are_freed_while_it_runs() {
+    let desk = Desk::new();
+    let stdout = desk.well(
+        "for i = 1, 100 do
+           local t = lft.zeros({25 << 20})
+           t = t + i
+         end
+         local status = io.open('/proc/self/status'):read('a')
+         print(tonumber(status:match('VmHWM:%s*(%d+) kB')) < 1 << 20)",
+    );
+    assert_eq!(stdout, "true\n");
+}

@@ -10,6 +10,7 @@ mod repl;
 mod report;
 mod run;
 mod runs;
+mod types;
 
 use std::path::PathBuf;
 
@@ -36,6 +37,7 @@ Examples:
   lft query \"SELECT method, k, kl FROM results WHERE run = 'ablate_steps' ORDER BY kl LIMIT 5\"
   lft report --runs ablate_steps --output report.html
   lft info data/teacher
+  lft types .
 
 Exit codes: 0 success, 1 error, 2 wrong usage, 70 internal error, 130 interrupted; a script may set\nits own with os.exit.";
 
@@ -75,6 +77,7 @@ enum Command {
     Report(report::Arguments),
     Runs(runs::Arguments),
     Info(info::Arguments),
+    Types(types::Arguments),
 }
 
 impl Cli {
@@ -91,6 +94,7 @@ impl Cli {
             Command::Report(arguments) => report::execute(global, arguments),
             Command::Runs(arguments) => runs::execute(global, arguments),
             Command::Info(arguments) => info::execute(global, arguments),
+            Command::Types(arguments) => types::execute(global, arguments),
         }
     }
 }

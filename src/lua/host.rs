@@ -14,7 +14,9 @@ use super::register::Registry;
 use super::results::Ending;
 use super::show::show;
 use super::state::State;
-use super::{data, eval, flags, flow, help, interrupt, ode, print, progress, pythia, results, tensor, train};
+use super::{
+    data, eval, flags, flow, help, interrupt, ode, optim, print, progress, pythia, results, tensor, train,
+};
 use crate::console;
 
 /// Bytes of address space for the script's stack. Gradients are traced by recursion through every operation since
@@ -140,6 +142,7 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     ode::register(&mut registry)?;
     data::register(&mut registry)?;
     flow::register(&mut registry)?;
+    optim::register(&mut registry)?;
     train::register(&mut registry)?;
     eval::register(&mut registry)?;
     results::register(&mut registry)?;

@@ -24,6 +24,7 @@ mod literal;
 mod memory;
 mod object;
 mod ode;
+mod optim;
 mod options;
 mod print;
 mod progress;

@@ -1,5 +1,7 @@
 //! `lft.ode`: solvers.
 
+use std::borrow::Cow;
+
 use mlua::{FromLua, IntoLua, Lua, Table, Value};
 
 use super::catalogue::{Entry, OptionsTable};
@@ -7,15 +9,37 @@ use super::field::{AT_NUMBER, FieldArg, Scripted};
 use super::options::Options;
 use super::register::Registry;
 use super::tensor::{Handle, TensorArg};
-use crate::ode::{self, Method, Solution, State};
+use crate::ode::{self, Method, Solution, State, Tableau};
 
 /// LuaCATS type of a solver's name.
 pub const SOLVER: &str = "\"euler\"|\"midpoint\"|\"heun\"|\"ralston\"|\"rk4\"|\"bosh3\"|\"tsit5\"|\"dopri5\"";
 
+/// LuaCATS type of a solver: its name or the coefficients of one's own.
+const METHOD: &str =
+    "\"euler\"|\"midpoint\"|\"heun\"|\"ralston\"|\"rk4\"|\"bosh3\"|\"tsit5\"|\"dopri5\"|TableauOptions";
+
+const TABLEAU: OptionsTable = OptionsTable {
+    class: "TableauOptions",
+    fields: &[
+        ("a", "number[][]", "the rows of coefficients below the diagonal, the first of them empty"),
+        ("b", "number[]", "the weights of the new state"),
+        ("c", "number[]", "the nodes, each the sum of its row of a"),
+        (
+            "b_err?",
+            "number[]",
+            "b less the embedded method's weights, which lets the solver choose its steps",
+        ),
+        ("name?", "string", "how errors call it, own when left out"),
+    ],
+};
 const SOLVE: OptionsTable = OptionsTable {
     class: "SolveOptions",
     fields: &[
-        ("method?", SOLVER, "solver, dopri5 when left out"),
+        (
+            "method?",
+            METHOD,
+            "a solver's name or an explicit Runge–Kutta method of one's own, dopri5 when left out",
+        ),
         ("t0?", "number", "time of x0, 0 when left out"),
         ("t1?", "number", "time of x1, 1 when left out; may lie before t0"),
         (
@@ -37,6 +61,7 @@ const SOLVE: OptionsTable = OptionsTable {
 /// When Lua is out of memory.
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.module("lft.ode", "Solvers of ordinary differential equations x' = f(x, t).");
+    registry.options(&TABLEAU);
     registry.options(&SOLVE);
     let stats = &[
         ("nfe", "integer", "evaluations of f"),
@@ -59,26 +84,27 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             example: "local x1, stats = lft.ode.solve(function(x, t) return -x end, lft.ones({2}), {method = \"rk4\", steps = 10})\nassert(math.abs(x1[1]:item() - math.exp(-1)) < 1e-5 and stats.nfe == 40)",
         },
         |lua, (f, x0, options): (FieldArg, Value, Option<Table>)| {
-            let options = read(&Options::read(lua, options, &SOLVE)?)?;
+            let (tableau, options) = read(lua, &Options::read(lua, options, &SOLVE)?)?;
+            let tableau = tableau.as_ref();
             match (&f, &x0) {
                 (FieldArg::Velocity(field), _) => {
                     let x0 = TensorArg::of(&x0)?;
-                    let solution = ode::solve(|x, t| field.at(x, t), &x0, &options)?;
+                    let solution = ode::solve_with(tableau, |x, t| field.at(x, t), &x0, &options)?;
                     finish(lua, solution, &options, Handle::new)
                 }
                 (FieldArg::Function(f), Value::Table(_)) => {
                     let x0 = Vec::<f64>::from_lua(x0, lua)?;
-                    let solution = ode::solve(|x: &Vec<f64>, t| f.call(lua, x.clone(), t), &x0, &options)?;
+                    let solution = ode::solve_with(tableau, |x: &Vec<f64>, t| f.call(lua, x.clone(), t), &x0, &options)?;
                     finish(lua, solution, &options, |x| x)
                 }
                 (FieldArg::Function(f), Value::UserData(_)) => {
                     let x0 = TensorArg::of(&x0)?;
-                    let solution = ode::solve(|x, t| tensor_field(lua, f, x, t), &x0, &options)?;
+                    let solution = ode::solve_with(tableau, |x, t| tensor_field(lua, f, x, t), &x0, &options)?;
                     finish(lua, solution, &options, Handle::new)
                 }
                 (FieldArg::Function(f), _) => {
                     let x0 = [f64::from_lua(x0, lua)?];
-                    let solution = ode::solve(|x: &[f64; 1], t| Ok::<_, anyhow::Error>([f.call(lua, x[0], t)?]), &x0, &options)?;
+                    let solution = ode::solve_with(tableau, |x: &[f64; 1], t| Ok::<_, anyhow::Error>([f.call(lua, x[0], t)?]), &x0, &options)?;
                     finish(lua, solution, &options, |[x]| x)
                 }
             }
@@ -96,10 +122,13 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     )
 }
 
-fn read(options: &Options) -> anyhow::Result<ode::Options> {
+fn read(lua: &Lua, options: &Options) -> anyhow::Result<(Cow<'static, Tableau>, ode::Options)> {
     let default = ode::Options::default();
-    Ok(ode::Options {
-        method: method(options, "method", default.method)?,
+    let tableau = match options.get::<Value>("method")? {
+        Some(Value::Table(own)) => Cow::Owned(own_tableau(&Options::read(lua, Some(own), &TABLEAU)?)?),
+        _ => Cow::Borrowed(method(options, "method", default.method)?.tableau()),
+    };
+    let options = ode::Options {
         t0: options.or("t0", default.t0)?,
         t1: options.or("t1", default.t1)?,
         steps: steps(options)?,
@@ -108,7 +137,21 @@ fn read(options: &Options) -> anyhow::Result<ode::Options> {
         save_at: options.or("save_at", default.save_at)?,
         max_steps: options.count("max_steps", default.max_steps, 1)?,
         first_step: options.get("first_step")?,
-    })
+        ..default
+    };
+    Ok((tableau, options))
+}
+
+fn own_tableau(options: &Options) -> anyhow::Result<Tableau> {
+    let rows: Vec<Vec<f64>> = options.required("a")?;
+    let name = options.or("name", "own".to_owned())?;
+    Ok(Tableau::from_rows(
+        &name,
+        options.required("c")?,
+        &rows,
+        options.required("b")?,
+        options.get("b_err")?,
+    )?)
 }
 
 /// The solver that option `name` names.
@@ -163,5 +206,6 @@ mod tests {
     fn the_documented_names_are_the_solvers() {
         let names = Method::ALL.map(|method| format!("\"{method}\"")).join("|");
         assert_eq!(SOLVER, names);
+        assert_eq!(METHOD, format!("{names}|TableauOptions"));
     }
 }

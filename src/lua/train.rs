@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use mlua::{Lua, Table};
 
 use super::catalogue::{Entry, OptionsTable, Param, join};
@@ -11,6 +11,7 @@ use super::flow::StudentObject;
 use super::interrupt;
 use super::object::Object;
 use super::ode::{SOLVER, method};
+use super::optim::betas;
 use super::options::Options;
 use super::progress::Meter;
 use super::register::Registry;
@@ -166,18 +167,13 @@ impl Shared {
 
 fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Options> {
     let default = train::Options::default();
-    let betas = match options.get::<Vec<f64>>("betas")?.as_deref() {
-        None => default.betas,
-        Some(&[first, second]) => (first, second),
-        Some(other) => bail!("option 'betas' must be two numbers, found {}", other.len()),
-    };
     Ok(train::Options {
         method: options.get::<String>("method")?.map_or(Ok(default.method), |name| name.parse())?,
         steps: options.count("steps", shared.steps, 1)?,
         lr: options.or("lr", default.lr)?,
         warmup: options.count("warmup", default.warmup, 0)?,
         final_lr: options.or("final_lr", default.final_lr)?,
-        betas,
+        betas: betas(options)?.unwrap_or(default.betas),
         weight_decay: options.or("weight_decay", default.weight_decay)?,
         clip: options.or("clip", default.clip)?,
         walk: options.count("walk", default.walk, 1)?,

@@ -28,6 +28,7 @@ mod kernel;
 mod method;
 mod midpoint;
 mod options;
+mod order;
 mod ralston;
 mod rk4;
 mod solution;

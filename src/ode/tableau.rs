@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::{Error, Result};
+use super::order::order;
 
 /// An explicit Runge–Kutta method of `s` stages as data (a Butcher tableau):
 ///
@@ -58,6 +59,42 @@ impl Tableau {
             dense: Dense::Hermite,
         };
         tableau.validate()?;
+        Ok(tableau)
+    }
+
+    /// A method from the table as it is printed: `rows[i]` holds `a_i1, a_i2, …`, where zeros on and above the
+    /// diagonal may stand or be left out. The order is worked out, up to 5.
+    ///
+    /// # Errors
+    /// A row that is too short or makes the method implicit, and as [`Tableau::new`].
+    pub fn from_rows(
+        name: &str,
+        c: Vec<f64>,
+        rows: &[Vec<f64>],
+        b: Vec<f64>,
+        b_err: Option<Vec<f64>>,
+    ) -> Result<Self> {
+        let mut a = Vec::new();
+        for (i, row) in rows.iter().enumerate() {
+            let fail =
+                |why: String| Err(Error::Tableau(format!("tableau {name:?}: row {} of a {why}", i + 1)));
+            let Some((lower, rest)) = row.split_at_checked(i) else {
+                return fail(format!("holds {} coefficients and needs {i}", row.len()));
+            };
+            if rest.iter().any(|&a| a != 0.0) {
+                return fail("reaches the diagonal: the method is implicit".into());
+            }
+            a.extend_from_slice(lower);
+        }
+        if rows.len() != c.len() {
+            return Err(Error::Tableau(format!(
+                "tableau {name:?}: {} nodes c but {} rows of a",
+                c.len(),
+                rows.len()
+            )));
+        }
+        let mut tableau = Self::new(name, 1, c, a, b, b_err)?;
+        tableau.order = order(&tableau, &tableau.b, 1.0).max(1);
         Ok(tableau)
     }
 
@@ -143,64 +180,17 @@ mod tests {
     use super::super::Method;
     use super::*;
 
-    /// `Σ w·φ = 1/γ` for the rooted trees up to order 5, as pairs (order, residual); `w` are the weights at `θ`
-    /// (Hairer, Nørsett & Wanner, Solving ODEs I, table II.2.2).
-    fn residuals(tableau: &Tableau, w: &[f64], theta: f64) -> Vec<(u32, f64)> {
-        let c = &tableau.c;
-        let apply = |v: &[f64]| -> Vec<f64> {
-            (0..c.len()).map(|i| tableau.row(i).iter().zip(v).map(|(a, v)| a * v).sum()).collect()
-        };
-        let times = |u: &[f64], v: &[f64]| -> Vec<f64> { u.iter().zip(v).map(|(u, v)| u * v).collect() };
-        let one = vec![1.0; c.len()];
-        let c2 = times(c, c);
-        let c3 = times(&c2, c);
-        let (ac, ac2, ac3) = (apply(c), apply(&c2), apply(&c3));
-        let aac = apply(&ac);
-        let trees: [(u32, f64, Vec<f64>); 17] = [
-            (1, 1.0, one),
-            (2, 2.0, c.to_vec()),
-            (3, 3.0, c2.clone()),
-            (3, 6.0, ac.clone()),
-            (4, 4.0, c3.clone()),
-            (4, 8.0, times(c, &ac)),
-            (4, 12.0, ac2.clone()),
-            (4, 24.0, aac.clone()),
-            (5, 5.0, times(&c3, c)),
-            (5, 10.0, times(&c2, &ac)),
-            (5, 15.0, times(c, &ac2)),
-            (5, 20.0, times(&ac, &ac)),
-            (5, 20.0, ac3),
-            (5, 30.0, times(c, &aac)),
-            (5, 40.0, apply(&times(c, &ac))),
-            (5, 60.0, apply(&ac2)),
-            (5, 120.0, apply(&aac)),
-        ];
-        trees
-            .iter()
-            .map(|(order, gamma, phi)| {
-                let sum: f64 = w.iter().zip(phi).map(|(w, phi)| w * phi).sum();
-                (*order, (sum - theta.powi(*order as i32) / gamma).abs())
-            })
-            .collect()
-    }
-
-    fn order_of(tableau: &Tableau, w: &[f64], theta: f64) -> u32 {
-        let failing =
-            residuals(tableau, w, theta).into_iter().filter(|(_, r)| *r > 1e-12).map(|(o, _)| o).min();
-        failing.map_or(5, |order| order - 1)
-    }
-
     #[test]
     fn every_tableau_is_valid_and_has_exactly_its_order() {
         for method in Method::ALL {
             let tableau = method.tableau();
             tableau.validate().unwrap();
             assert_eq!(tableau.name(), method.to_string());
-            assert_eq!(order_of(tableau, &tableau.b, 1.0), tableau.order(), "{method}");
+            assert_eq!(order(tableau, &tableau.b, 1.0), tableau.order(), "{method}");
             assert_eq!(tableau.is_fsal(), tableau.is_adaptive(), "{method}");
             if let Some(b_err) = &tableau.b_err {
                 let embedded: Vec<f64> = tableau.b.iter().zip(b_err.iter()).map(|(b, e)| b - e).collect();
-                assert_eq!(order_of(tableau, &embedded, 1.0), tableau.order() - 1, "{method}");
+                assert_eq!(order(tableau, &embedded, 1.0), tableau.order() - 1, "{method}");
             }
         }
     }
@@ -216,11 +206,7 @@ mod tests {
             for theta in [0.1f64, 0.35, 0.5, 0.77, 1.0] {
                 let w: Vec<f64> =
                     rows.iter().map(|row| (1..).zip(row).map(|(p, w)| w * theta.powi(p)).sum()).collect();
-                assert!(
-                    order_of(tableau, &w, theta) >= 4,
-                    "{method} at {theta}: {:?}",
-                    residuals(tableau, &w, theta)
-                );
+                assert!(order(tableau, &w, theta) >= 4, "{method} at {theta}");
             }
         }
         assert_eq!(found, 2);
@@ -242,6 +228,34 @@ mod tests {
             (build(&[0.0, 0.5], &[0.5], &[f64::NAN, 1.0], None), "NaN"),
             (build(&[0.0, 0.5], &[0.5], &[0.0, 1.0], Some(&[1.0])), "error weights, not 1"),
             (build(&[0.0, 0.5], &[0.5], &[0.0, 1.0], Some(&[1.0, 0.0])), "not to 0"),
+        ] {
+            let message = tableau.unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn rows_make_a_method_and_its_order_is_found() {
+        let build = |rows: &[&[f64]], c: &[f64], b: &[f64], e: Option<&[f64]>| {
+            let rows: Vec<Vec<f64>> = rows.iter().map(|row| row.to_vec()).collect();
+            Tableau::from_rows("own", c.to_vec(), &rows, b.to_vec(), e.map(<[f64]>::to_vec))
+        };
+        for method in Method::ALL {
+            let known = method.tableau();
+            let rows: Vec<&[f64]> = (0..known.stages()).map(|i| known.row(i)).collect();
+            let own = build(&rows, &known.c, &known.b, known.b_err.as_deref()).unwrap();
+            assert_eq!((own.order(), &own.a), (known.order(), &known.a), "{method}");
+        }
+        let square = build(&[&[0.0, 0.0], &[0.5, 0.0]], &[0.0, 0.5], &[0.0, 1.0], None).unwrap();
+        assert_eq!((square.order(), &*square.a), (2, &[0.5][..]));
+        for (tableau, expected) in [
+            (build(&[&[], &[0.5, 0.5]], &[0.0, 1.0], &[0.5, 0.5], None), "row 2 of a reaches the diagonal"),
+            (
+                build(&[&[], &[]], &[0.0, 0.5], &[0.0, 1.0], None),
+                "row 2 of a holds 0 coefficients and needs 1",
+            ),
+            (build(&[&[]], &[0.0, 0.5], &[0.0, 1.0], None), "2 nodes c but 1 rows of a"),
+            (build(&[], &[], &[], None), "at least one stage"),
         ] {
             let message = tableau.unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -1,86 +1,83 @@
-//! AdamW over a set of variables, with global gradient clipping.
+//! What every optimizer shares: named parameters, their gradients, and clipping by the global norm.
+
+use std::collections::HashSet;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Tensor, Var, backprop::GradStore};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
 
-use super::Options;
-use crate::ops::adamw::{Update, adamw, squared_norm};
+use crate::ops::adamw::squared_norm;
 
-/// AdamW (Loshchilov & Hutter, arXiv 1711.05101) with f32 moments.
-pub struct AdamW {
-    slots: Vec<Slot>,
-    betas: (f64, f64),
-    weight_decay: f64,
-    clip: f64,
-    step: u64,
+/// A rule that moves parameters against their gradients.
+pub trait Optimizer {
+    /// One update with learning rate `lr`; gradients whose global norm exceeds `clip` are scaled down to it.
+    /// Returns the norm before clipping.
+    ///
+    /// # Errors
+    /// If the norm is not finite or a parameter received no gradient; no parameter is touched then.
+    fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64>;
 }
 
-struct Slot {
+/// Named parameters, each with what the optimizer remembers of it.
+pub(super) struct Slots<M>(Vec<Slot<M>>);
+
+/// One parameter.
+pub(super) struct Slot<M> {
     name: String,
-    parameter: Var,
-    m: Var,
-    v: Var,
+    pub parameter: Var,
+    pub memory: M,
 }
 
-const EPS: f64 = 1e-8;
+/// The gradients of one step.
+pub(super) struct Gradients<'a, M> {
+    /// Every parameter with its gradient.
+    pub pairs: Vec<(&'a Slot<M>, &'a Tensor)>,
+    /// Global norm before clipping.
+    pub norm: f64,
+    /// The factor on the gradients that clips them.
+    pub scale: f64,
+}
 
-impl AdamW {
-    /// An optimizer of named parameters, with the betas, decay and clip of `options`.
-    pub fn new(parameters: &[(String, Var)], options: &Options) -> Result<Self> {
+impl<M> Slots<M> {
+    /// `memory` makes the initial memory of each parameter.
+    ///
+    /// # Errors
+    /// If a parameter is given twice, and those of `memory`.
+    pub fn new(parameters: &[(String, Var)], memory: impl Fn(&Var) -> Result<M>) -> Result<Self> {
+        let mut seen = HashSet::new();
         let slot = |(name, parameter): &(String, Var)| {
-            let zero = || Var::zeros(parameter.shape(), DType::F32, parameter.device());
-            anyhow::Ok(Slot { name: name.clone(), parameter: parameter.clone(), m: zero()?, v: zero()? })
+            ensure!(seen.insert(parameter.id()), "parameter {name} is given twice");
+            Ok(Slot { name: name.clone(), parameter: parameter.clone(), memory: memory(parameter)? })
         };
-        let slots = parameters.iter().map(slot).collect::<Result<_>>()?;
-        Ok(Self {
-            slots,
-            betas: options.betas,
-            weight_decay: options.weight_decay,
-            clip: options.clip,
-            step: 0,
-        })
+        Ok(Self(parameters.iter().map(slot).collect::<Result<_>>()?))
     }
 
-    /// Global norm of the gradients, before clipping.
+    /// The gradients of all parameters.
     ///
     /// # Errors
-    /// Names a parameter that received no gradient: some operation on its path cut the graph.
-    pub fn norm(&self, gradients: &GradStore) -> Result<f64> {
+    /// As [`Optimizer::step`].
+    pub fn gradients<'a>(&'a self, gradients: &'a GradStore, clip: Option<f64>) -> Result<Gradients<'a, M>> {
+        let pairs = self.0.iter().map(|slot| Ok((slot, slot.gradient(gradients)?)));
+        let pairs: Vec<(&Slot<M>, &Tensor)> = pairs.collect::<Result<_>>()?;
         let mut square = 0.0;
-        for slot in &self.slots {
-            square += squared_norm(slot.gradient(gradients)?)?;
+        for (_, gradient) in &pairs {
+            square += squared_norm(gradient)?;
         }
-        Ok(square.sqrt())
-    }
-
-    /// One update; gradients whose global norm exceeds the clip are scaled down to it.
-    ///
-    /// # Errors
-    /// If the norm is not finite (no parameter is touched then) or a parameter received no gradient.
-    pub fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<f64> {
-        let norm = self.norm(gradients)?;
+        let norm = square.sqrt();
         ensure!(norm.is_finite(), "the gradient's norm is {norm}");
-        self.step += 1;
-        let update = Update {
-            lr,
-            beta1: self.betas.0,
-            beta2: self.betas.1,
-            eps: EPS,
-            weight_decay: self.weight_decay,
-            step: self.step,
-            gradient_scale: if norm > self.clip { self.clip / norm } else { 1.0 },
-        };
-        for slot in &self.slots {
-            adamw(&slot.parameter, slot.gradient(gradients)?, &slot.m, &slot.v, &update)?;
-        }
-        Ok(norm)
+        let scale = clip.filter(|clip| norm > *clip).map_or(1.0, |clip| clip / norm);
+        Ok(Gradients { pairs, norm, scale })
     }
 }
 
-impl Slot {
+impl<M> Slot<M> {
     fn gradient<'a>(&self, gradients: &'a GradStore) -> Result<&'a Tensor> {
-        gradients
-            .get(&self.parameter)
-            .with_context(|| format!("parameter {} received no gradient", self.name))
+        let gradient = gradients.get(&self.parameter);
+        gradient.with_context(|| format!("parameter {} received no gradient", self.name))
     }
+}
+
+/// An f32 tensor of zeros beside a parameter.
+pub(super) fn zeros(parameter: &Var) -> Result<Var> {
+    Ok(Var::zeros(parameter.shape(), DType::F32, parameter.device())?)
 }

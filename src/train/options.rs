@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::Objective;
+use super::{AdamWOptions, Objective, check};
 use crate::ode::Method;
 
 /// Options of one student's training; the defaults are those of the reference runs.
@@ -59,31 +59,22 @@ impl Options {
     /// # Errors
     /// Names the first option outside its range.
     pub fn validate(&self) -> Result<()> {
-        let positive = |name: &str, x: f64| {
-            ensure!(x.is_finite() && x > 0.0, "{name} = {x}, but it must be a positive number");
-            Ok(())
-        };
-        let share = |name: &str, x: f64| {
-            ensure!((0.0..1.0).contains(&x), "{name} = {x}, but it must lie in 0 ≤ {name} < 1");
-            Ok(())
-        };
-        positive("lr", self.lr)?;
-        positive("clip", self.clip)?;
-        share("beta1", self.betas.0)?;
-        share("beta2", self.betas.1)?;
+        check::positive("lr", self.lr)?;
+        check::positive("clip", self.clip)?;
+        self.adamw().validate()?;
         ensure!(
             (0.0..=1.0).contains(&self.final_lr),
             "final_lr = {}, but it must lie in 0..1",
             self.final_lr
         );
-        ensure!(
-            self.weight_decay >= 0.0,
-            "weight_decay = {}, but it must not be negative",
-            self.weight_decay
-        );
-        ensure!(self.alpha >= 0.0, "alpha = {}, but it must not be negative", self.alpha);
+        check::not_negative("alpha", self.alpha)?;
         ensure!(self.walk >= 1, "walk = 0, but a walk needs at least one step");
         ensure!(self.steps >= 1, "steps = 0, but training needs at least one step");
         Ok(())
+    }
+
+    /// The part that concerns the optimizer.
+    pub(super) fn adamw(&self) -> AdamWOptions {
+        AdamWOptions { betas: self.betas, weight_decay: self.weight_decay, ..AdamWOptions::default() }
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -103,5 +104,53 @@ fn impossible_options_are_named() -> Result<()> {
     ] {
         assert!(trainer(&teacher, options).err().unwrap().to_string().contains(name));
     }
+    Ok(())
+}
+
+/// Two variables, and the gradients of a sum whose gradients they are given.
+fn gradients(values: &[[f32; 2]; 2], wanted: &[[f32; 2]; 2]) -> Result<(Vec<(String, Var)>, GradStore)> {
+    let variable = |x: &[f32; 2]| Var::new(x, &Device::Cpu);
+    let parameters = vec![("a".to_owned(), variable(&values[0])?), ("b".to_owned(), variable(&values[1])?)];
+    let terms = parameters
+        .iter()
+        .zip(wanted)
+        .map(|((_, w), g)| (w.as_tensor() * &Tensor::new(g, &Device::Cpu)?)?.sum_all());
+    let terms: Vec<Tensor> = terms.collect::<candle_core::Result<_>>()?;
+    let loss = (&terms[0] + &terms[1])?;
+    Ok((parameters, loss.backward()?))
+}
+
+#[test]
+fn gradient_descent_follows_its_formula() -> Result<()> {
+    let (parameters, store) = gradients(&[[1.0, 2.0], [3.0, 4.0]], &[[3.0, 0.0], [0.0, 4.0]])?;
+    let mut sgd = Sgd::new(&parameters, 0.5)?;
+    // The norm 5 is clipped to 2.5: g = (1.5, 0), (0, 2), then v = 1.5·g.
+    assert_eq!(sgd.step(&store, 0.1, Some(2.5))?, 5.0);
+    sgd.step(&store, 0.1, Some(2.5))?;
+    let expected = [[1.0 - 0.1 * 1.5 * 2.5, 2.0], [3.0, 4.0 - 0.1 * 2.0 * 2.5]];
+    for ((_, parameter), expected) in parameters.iter().zip(expected) {
+        for (found, expected) in parameter.to_vec1::<f32>()?.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn optimizers_refuse_what_they_cannot_use_and_change_nothing() -> Result<()> {
+    let (parameters, store) = gradients(&[[1.0, 2.0], [3.0, 4.0]], &[[1.0, 1.0], [f32::NAN, 0.0]])?;
+    let mut optimizers: [Box<dyn Optimizer>; 2] =
+        [Box::new(Sgd::new(&parameters, 0.0)?), Box::new(AdamW::new(&parameters, AdamWOptions::default())?)];
+    for optimizer in &mut optimizers {
+        let error = optimizer.step(&store, 0.1, None).unwrap_err().to_string();
+        assert_eq!(error, "the gradient's norm is NaN");
+        assert_eq!(parameters[0].1.to_vec1::<f32>()?, [1.0, 2.0]);
+    }
+    let (_, strangers) = gradients(&[[0.0; 2]; 2], &[[1.0; 2]; 2])?;
+    let error = optimizers[0].step(&strangers, 0.1, None).unwrap_err().to_string();
+    assert_eq!(error, "parameter a received no gradient");
+    let twice = [parameters[0].clone(), parameters[0].clone()];
+    assert_eq!(Sgd::new(&twice, 0.0).err().unwrap().to_string(), "parameter a is given twice");
+    assert!(Sgd::new(&parameters, 1.0).err().unwrap().to_string().contains("momentum = 1"));
     Ok(())
 }

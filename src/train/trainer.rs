@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{AdamW, Options, Schedule};
+use super::{AdamW, Optimizer, Options, Schedule};
 use crate::flow::Student;
 
 /// What one optimizer step did.
@@ -46,7 +46,7 @@ impl Trainer {
     /// If an option lies outside its range.
     pub fn new(student: Student, options: Options) -> Result<Self> {
         options.validate()?;
-        let optimizer = AdamW::new(student.velocity.parameters(), &options)?;
+        let optimizer = AdamW::new(student.velocity.parameters(), options.adamw())?;
         Ok(Self { schedule: Schedule::new(&options), optimizer, step: 0, student, options })
     }
 
@@ -73,7 +73,8 @@ impl Trainer {
         ensure!(value.is_finite(), "the loss is {value}: {}", diverged());
         let gradients = loss.backward()?;
         let lr = self.schedule.lr(self.step);
-        let grad_norm = self.optimizer.step(&gradients, lr).with_context(diverged)?;
+        let grad_norm =
+            self.optimizer.step(&gradients, lr, Some(self.options.clip)).with_context(diverged)?;
         self.step = number;
         Ok(StepReport { step: number, loss: value, grad_norm, lr })
     }

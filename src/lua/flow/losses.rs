@@ -16,7 +16,11 @@ use crate::lua::tensor::{Handle, Operand, TensorArg};
 use crate::ode::Method;
 use crate::train::draws;
 
-const SEED: Param = ("seed?", "integer", "seed of the times drawn; from the host's stream when left out");
+const SEED: Param = (
+    "seed?",
+    "integer",
+    "seed of the times drawn; when left out the host's if a step is given, else one from its stream",
+);
 const STEP: Param =
     ("step?", "integer", "draws what this step of a training with that seed draws, 1 when left out");
 const MATCHING: OptionsTable = OptionsTable {
@@ -43,6 +47,11 @@ const PAIR: [Param; 3] = [
     ("x1", "Tensor", "latents behind it"),
 ];
 
+const TIMES: OptionsTable = OptionsTable {
+    class: "WalkTimesOptions",
+    fields: &[("walk?", "integer", "steps of the walk, 3 when left out"), SEED, STEP],
+};
+
 /// Registers the losses.
 ///
 /// # Errors
@@ -50,6 +59,7 @@ const PAIR: [Param; 3] = [
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.options(&MATCHING);
     registry.options(&WALKING);
+    registry.options(&TIMES);
     registry.function(
         Entry {
             name: "lft.flow.matching_loss",
@@ -93,6 +103,24 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     )?;
     registry.function(
         Entry {
+            name: "lft.flow.walk_times",
+            about: "The times of a walk, drawn anew for each example: the inner ones are uniform and sorted.",
+            params: &[
+                ("batch", "integer", "number of examples B"),
+                ("options?", "WalkTimesOptions", "steps and seed"),
+            ],
+            returns: &[("Tensor[]", "t₀ = 0 to t_k = 1, each (B)")],
+            example: "local t = lft.flow.walk_times(5, {walk = 3, seed = 1})\nassert(#t == 4 and t[1]:sum():item() == 0 and t[4]:sum():item() == 5 and t[2]:le(t[3]):sum():item() == 5)",
+        },
+        |lua, (batch, options): (usize, Option<Table>)| {
+            let options = Options::read(lua, options, &TIMES)?;
+            let walk = options.count("walk", 3, 1)?;
+            let times = walk_times(batch, walk, &mut random(lua, &options)?, &State::of(lua)?.device)?;
+            Ok(times.into_iter().map(Handle::new).collect::<Vec<_>>())
+        },
+    )?;
+    registry.function(
+        Entry {
             name: "lft.flow.regression_loss",
             about: "The one-step rival: the mean of ‖x0 + u(x0, 0) − x1‖².",
             params: &PAIR,
@@ -106,9 +134,8 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
 }
 
 fn random(lua: &Lua, options: &Options) -> anyhow::Result<ChaCha8Rng> {
-    let seed = match options.get::<u64>("seed")? {
-        Some(seed) => seed,
-        None => State::of(lua)?.random().next_u64(),
-    };
-    Ok(draws(seed, options.or("step", 1)?))
+    let state = State::of(lua)?;
+    let (seed, step) = (options.get::<u64>("seed")?, options.get::<u64>("step")?);
+    let seed = seed.unwrap_or_else(|| if step.is_some() { state.seed } else { state.random().next_u64() });
+    Ok(draws(seed, step.unwrap_or(1)))
 }

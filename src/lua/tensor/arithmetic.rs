@@ -80,6 +80,7 @@ fn with_number(operator: Operator, tensor: &Tensor, number: f64) -> anyhow::Resu
         Operator::Mul => tensor.affine(number, 0.0)?,
         Operator::Div => tensor.affine(1.0 / number, 0.0)?,
         Operator::Pow if number == 2.0 => tensor.sqr()?,
+        Operator::Pow if number == 2.0 => tensor.sqr()?,
         Operator::Pow => tensor.powf(number)?,
     })
 }

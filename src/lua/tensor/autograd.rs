@@ -14,6 +14,13 @@ use crate::lua::state::State;
 pub struct Gradients(GradStore);
 userdata!(Gradients);
 
+impl Gradients {
+    /// The gradients by variable.
+    pub fn store(&self) -> &GradStore {
+        &self.0
+    }
+}
+
 /// Registers `lft.var`, `lft.no_grad` and the class `Gradients`.
 ///
 /// # Errors

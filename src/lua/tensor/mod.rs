@@ -14,6 +14,7 @@ mod reduce;
 mod shape;
 
 pub use args::{TENSOR_OPTIONS, placement};
+pub use autograd::Gradients;
 pub use handle::{Handle, Operand, TensorArg};
 pub use io::named;
 

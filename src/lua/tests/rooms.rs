@@ -283,3 +283,94 @@ fn mistakes_are_named_where_they_are_made() {
          assert(not ok and type(err) == 'string')",
     );
 }
+
+#[test]
+fn own_optimizers_train_as_the_built_in_one_does() {
+    check(
+        "local function field() return lft.flow.velocity(m, {block = block, seed = 4}) end
+         local s = lft.flow.student(m, {velocity = field()})
+         local built_in = s:train{method = 'fw', data = d, steps = 6, batch = 2, seed = 7, lr = 3e-3, weight_decay = 0.1}
+         local u = field()
+         local own = lft.flow.student(m, {velocity = u})
+         local opt = lft.optim.adamw{params = u:parameters(), weight_decay = 0.1, betas = {0.9, 0.95}, eps = 1e-8}
+         local rate = lft.optim.schedule{lr = 3e-3, steps = 6}
+         local step, loss = 0, nil
+         for ids in d:batches{batch = 2, seed = 7, steps = 6} do
+           step = step + 1
+           local x0, x1 = own:latents(ids)
+           loss = lft.flow.walking_loss(u, x0, x1, {seed = 7, step = step})
+           local drawn = lft.flow.walk_times(2, {seed = 7, step = step})
+           assert(loss:item() == lft.flow.walking_loss(u, x0, x1, {times = drawn}):item())
+           opt:step(loss:backward(), {lr = rate(step), clip = 1})
+         end
+         assert(math.abs(loss:item() / built_in.loss - 1) < 1e-6, loss:item())
+         for name, v in pairs(u:parameters()) do
+           assert(v:allclose(s.velocity:parameters()[name], {rtol = 1e-4, atol = 1e-6}), name)
+         end
+         local first = lft.flow.walk_times(3, {step = 2})
+         assert(first[2]:allclose(lft.flow.walk_times(3, {seed = 0, step = 2})[2]))
+         assert(not lft.flow.walk_times(3)[2]:allclose(lft.flow.walk_times(3)[2]))",
+    );
+    run("local w = lft.var(lft.tensor({1, 2}))
+         local opt = lft.optim.sgd{params = {weight = w}, lr = 0.5, momentum = 0.5}
+         local grads = (w * lft.tensor({3, 4})):sum():backward()
+         assert(opt:step(grads) == 5 and w[1]:item() == -0.5)
+         opt:step(grads, {lr = 0})
+         assert(w[1]:item() == -0.5)");
+}
+
+#[test]
+fn optimizers_say_what_they_cannot_take() {
+    let w = "local w = lft.var(lft.ones({2})) ";
+    for (code, says) in [
+        ("lft.optim.adamw{params = {}}", "option 'params' holds no variables"),
+        ("lft.optim.adamw{params = {a = w * 1}}", "option 'params': a is no variable"),
+        ("lft.optim.adamw{params = {w, w}}", "parameter 2 is given twice"),
+        ("lft.optim.adamw{params = {w}, betas = {1, 0.9}}", "beta1 = 1"),
+        ("lft.optim.adamw{params = {w}, eps = 0}", "eps = 0"),
+        ("lft.optim.sgd{params = {w}, lr = -1}", "option 'lr'"),
+        ("lft.optim.sgd{params = {w}, momentun = 1}", "did you mean 'momentum'?"),
+        (
+            "lft.optim.sgd{params = {w}}:step((w * 1e38 * 1e38):sum():backward())",
+            "the gradient's norm is inf",
+        ),
+        ("lft.optim.sgd{params = {w}}:step(w:sum():backward(), {clip = 0})", "option 'clip'"),
+        ("local v = lft.var(w) lft.optim.sgd{params = {v}}:step(w:sum():backward())", "received no gradient"),
+        ("lft.optim.schedule{steps = 5}(0)", "steps are counted from 1"),
+        ("lft.optim.schedule{steps = 5, final_lr = 2}", "final_lr = 2"),
+    ] {
+        let found = message(&format!("{w}{code}"));
+        assert!(found.starts_with("script.lua:1: ") && found.contains(says), "{says:?} in {found}");
+    }
+}
+
+#[test]
+fn tableaux_make_solvers() {
+    run("local f = function(x, t) return -x end
+         local kutta = {a = {{}, {1/2}, {-1, 2}}, b = {1/6, 2/3, 1/6}, c = {0, 1/2, 1}}
+         local coarse, stats = lft.ode.solve(f, 1, {method = kutta, steps = 32})
+         local fine = lft.ode.solve(f, 1, {method = kutta, steps = 64})
+         local ratio = (coarse - math.exp(-1)) / (fine - math.exp(-1))
+         assert(stats.nfe == 96 and math.abs(ratio - 8) < 0.8, ratio)
+         local rk4 = {a = {{0, 0, 0, 0}, {1/2, 0, 0, 0}, {0, 1/2, 0, 0}, {0, 0, 1, 0}}, b = {1/6, 1/3, 1/3, 1/6}, c = {0, 1/2, 1/2, 1}}
+         assert(lft.ode.solve(f, 2, {method = rk4, steps = 3}) == lft.ode.solve(f, 2, {method = 'rk4', steps = 3}))
+         local bosh3 = {
+           a = {{}, {1/2}, {0, 3/4}, {2/9, 1/3, 4/9}}, b = {2/9, 1/3, 4/9, 0}, c = {0, 1/2, 3/4, 1},
+           b_err = {2/9 - 7/24, 1/3 - 1/4, 4/9 - 1/3, -1/8},
+         }
+         local own, cost = lft.ode.solve(f, lft.ones({2}), {method = bosh3, rtol = 1e-4})
+         local built_in, same = lft.ode.solve(f, lft.ones({2}), {method = 'bosh3', rtol = 1e-4})
+         assert(own:allclose(built_in) and cost.nfe == same.nfe and cost.accepted == same.accepted)");
+    let solve = |method: &str| {
+        message(&format!("lft.ode.solve(function(x) return x end, 1, {{method = {method}, steps = 1}})"))
+    };
+    for (method, says) in [
+        ("{a = {{}}, b = {1}}", "option 'c' is missing"),
+        ("{a = {{}}, b = {0.9}, c = {0}}", "the weights b sum to 0.9"),
+        ("{a = {{0.5}}, b = {1}, c = {0.5}}", "the method is implicit"),
+        ("{a = {{}}, b = {1}, c = {0}, name = 'mine', d = 1}", "unknown option 'd'"),
+    ] {
+        let found = solve(method);
+        assert!(found.starts_with("script.lua:1: lft.ode.solve: ") && found.contains(says), "{found}");
+    }
+}

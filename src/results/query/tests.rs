@@ -94,6 +94,16 @@ fn the_three_tables_join() {
 }
 
 #[test]
+fn rows_of_several_runs_are_counted() {
+    let root = tempfile::tempdir().unwrap();
+    run(root.path(), "a", vec![measured("fm", 1, 0.9), measured("fm", 2, 0.8)]);
+    run(root.path(), "b", vec![measured("fm", 1, 0.7)]);
+    let count = |sql: &str| ask(root.path(), sql).get(0, 0);
+    assert_eq!(count("SELECT COUNT(*) AS n FROM results"), Value::Int(3));
+    assert_eq!(count("SELECT COUNT(*) AS n FROM results WHERE kl > 0.75"), Value::Int(2));
+}
+
+#[test]
 fn hostile_names_are_plain_data() {
     let root = tempfile::tempdir().unwrap();
     run(root.path(), "../../x", vec![measured("fm", 1, 0.9)]);

@@ -1,0 +1,69 @@
+//! AdamW over a set of variables.
+
+use anyhow::Result;
+use candle_core::Var;
+use candle_core::backprop::GradStore;
+
+use super::optimizer::{Gradients, Optimizer, Slots, zeros};
+use crate::ops::adamw::{Update, adamw};
+
+/// The coefficients of [`AdamW`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWOptions {
+    /// Decay of the first and second moments.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWOptions {
+    fn default() -> Self {
+        Self { betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+impl AdamWOptions {
+    /// # Errors
+    /// Names the first coefficient outside its range.
+    pub fn validate(&self) -> Result<()> {
+        super::check::share("beta1", self.betas.0)?;
+        super::check::share("beta2", self.betas.1)?;
+        super::check::positive("eps", self.eps)?;
+        super::check::not_negative("weight_decay", self.weight_decay)
+    }
+}
+
+/// AdamW (Loshchilov & Hutter, arXiv 1711.05101) with f32 moments.
+pub struct AdamW {
+    slots: Slots<[Var; 2]>,
+    options: AdamWOptions,
+    step: u64,
+}
+
+impl AdamW {
+    /// An optimizer of named parameters.
+    ///
+    /// # Errors
+    /// If a coefficient lies outside its range or a parameter is given twice.
+    pub fn new(parameters: &[(String, Var)], options: AdamWOptions) -> Result<Self> {
+        options.validate()?;
+        let slots = Slots::new(parameters, |parameter| Ok([zeros(parameter)?, zeros(parameter)?]))?;
+        Ok(Self { slots, options, step: 0 })
+    }
+}
+
+impl Optimizer for AdamW {
+    fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64> {
+        let Gradients { pairs, norm, scale } = self.slots.gradients(gradients, clip)?;
+        let AdamWOptions { betas: (beta1, beta2), eps, weight_decay } = self.options;
+        self.step += 1;
+        let update = Update { lr, beta1, beta2, eps, weight_decay, step: self.step, gradient_scale: scale };
+        for (slot, gradient) in pairs {
+            let [m, v] = &slot.memory;
+            adamw(&slot.parameter, gradient, m, v, &update)?;
+        }
+        Ok(norm)
+    }
+}
