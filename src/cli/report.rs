@@ -28,5 +28,6 @@ pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
     let Arguments { runs, output, title } = arguments;
     let summary = crate::report::compile(&global.runs_dir(), &runs, &output, title.as_deref())?;
     let kib = summary.bytes.div_ceil(1024);
-    console::print(&format!("{} ({} runs, {kib} KiB)\n", summary.path.display(), summary.runs))
+    let runs = if summary.runs == 1 { "1 run".to_owned() } else { format!("{} runs", summary.runs) };
+    console::print(&format!("{} ({runs}, {kib} KiB)\n", summary.path.display()))
 }
