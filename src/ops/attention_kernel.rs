@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::kernel::{Matrix, elements, lane_sum, matmul, with_elements};
+use super::kernel::{Matrix, elements, lane_max, lane_sum, matmul, with_elements};
 use super::math::exp;
 use super::rotary::{Rotary, turn};
 use super::simd::vectorised;
@@ -143,12 +143,7 @@ vectorised! {
 
 #[inline(always)]
 fn softmax(x: &mut [f32]) {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let (whole, rest) = x.split_at(x.len() / 16 * 16);
-    for block in whole.chunks_exact(16) {
-        lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = m.max(x));
-    }
-    let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| m.max(x));
+    let max = lane_max(x);
     x.iter_mut().for_each(|x| *x = exp(*x - max));
     let norm = 1.0 / lane_sum([&*x], |[x]| x);
     x.iter_mut().for_each(|x| *x *= norm);

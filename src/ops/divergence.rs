@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernel::{self, elements, lane_sum, with_elements};
+use super::kernel::{self, elements, lane_max, lane_sum, with_elements};
 use super::math::exp;
 use super::simd::vectorised;
 
@@ -62,12 +62,7 @@ struct CrossEntropy;
 /// `log Σ e^x` of a row.
 #[inline(always)]
 fn log_norm(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let (whole, rest) = x.split_at(x.len() / 16 * 16);
-    for block in whole.chunks_exact(16) {
-        lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = m.max(x));
-    }
-    let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| m.max(x));
+    let max = lane_max(x);
     max + lane_sum([x], |[x]| exp(x - max)).ln()
 }
 

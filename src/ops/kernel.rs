@@ -133,6 +133,17 @@ pub(crate) fn lane_sum<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N])
     (0..rest).map(|i| f(parts.map(|(_, rest)| rest[i]))).sum::<f32>() + lanes.iter().sum::<f32>()
 }
 
+/// Largest element, in sixteen lanes as [`lane_sum`].
+#[inline(always)]
+pub(crate) fn lane_max(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (blocks, rest) = x.as_chunks::<16>();
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = m.max(x));
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| m.max(x))
+}
+
 /// Adds the rows of the partial sums in order, so that the result does not depend on thread timing.
 pub(crate) fn fold_rows(partial: &[f32], width: usize) -> Vec<f32> {
     let mut total = vec![0f32; width];
