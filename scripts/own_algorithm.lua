@@ -33,7 +33,7 @@ local student = new_student()
 local u = student.velocity
 local adamw = lft.optim.adamw{params = u:parameters()}
 local rate = lft.optim.schedule{lr = options.lr, steps = steps}
-local step, own = 0, nil
+local step, own = 0, math.huge
 for ids in data:batches{batch = batch, steps = steps} do
   step = step + 1
   local x0, x1 = student:latents(ids)

@@ -476,3 +476,46 @@ fn temporaries_of_a_loop_are_freed_while_it_runs() {
     );
     assert_eq!(stdout, "true\n");
 }
+
+#[test]
+fn errors_inside_a_field_carry_the_scripts_traceback() {
+    let field = "local function field(x, t)
+  local bad = FAIL
+  return x
+end
+local function integrate()
+  local x1 = lft.ode.solve(field, START, {METHOD})
+  return x1
+end
+integrate()";
+    let starts = ["1", "{1, 2}", "lft.ones({2})"];
+    let methods = ["method = 'rk4', steps = 2", "method = 'tsit5'"];
+    let failures = [("error('no field here')", "no field here"), ("lft.zeros('x')", "lft.zeros: argument 1")];
+    for (start, method) in starts.into_iter().flat_map(|start| methods.map(|method| (start, method))) {
+        for (fail, says) in failures {
+            let desk = Desk::new();
+            let code = field.replace("FAIL", fail).replace("START", start).replace("METHOD", method);
+            let (status, _, stderr) = desk.run(&code);
+            assert_eq!(status, 1, "{stderr}");
+            assert_one_clear_line(&stderr, "script.lua:3: ", says);
+            let traceback: Vec<&str> = stderr.lines().filter(|line| line.contains("script.lua:")).collect();
+            assert!(traceback[1].contains("script.lua:3: in "), "{stderr}");
+            assert!(traceback.iter().any(|line| line.contains("script.lua:7: in ")), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn tracebacks_are_there_for_handlers_of_ones_own() {
+    let desk = Desk::new();
+    let stdout = desk.well(
+        "local function inner() lft.zeros('x') end
+         local ok, text = xpcall(inner, debug.traceback)
+         print(ok, text:match('^script.lua:2: lft.zeros'), text:match('script.lua:2: in '), text:find('%[string') )
+         print(debug.traceback('here'):match('^here\\nstack traceback:\\n\\tscript.lua:5: in main chunk'))
+         print(debug.traceback({}) ~= nil, require('debug') == debug)",
+    );
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines[0], "false\tscript.lua:2: lft.zeros\tscript.lua:2: in \tnil");
+    assert!(lines[1].starts_with("here") && lines.last() == Some(&"true\ttrue"), "{stdout}");
+}
