@@ -1,4 +1,4 @@
-//! The program's heap: how many bytes live on it, and a ceiling that no allocation passes.
+//! The program's heap: how many bytes live on it, their peak, and a ceiling that no allocation passes.
 //!
 //! The allocator counts for the whole process, so that Lua's objects, tensors on the CPU and what operations keep
 //! for gradients stand in one figure. Every thread counts for itself and hands over what has come together, which
@@ -14,6 +14,7 @@ use std::time::Duration;
 const SHARE: isize = 64 << 10;
 
 static LIVE: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
 static CEILING: AtomicUsize = AtomicUsize::new(usize::MAX);
 static REACHED: AtomicBool = AtomicBool::new(false);
 
@@ -25,6 +26,25 @@ thread_local! {
 /// Bytes allocated and not yet freed, to within 64 KiB a thread.
 pub fn live() -> usize {
     usize::try_from(LIVE.load(Ordering::Relaxed)).unwrap_or(0)
+}
+
+/// Where the heap stood when some work began.
+pub struct Mark {
+    live: isize,
+}
+
+impl Mark {
+    /// Starts a new high-water mark. The process has one: setting it lowers the peaks that older marks report.
+    pub fn set() -> Self {
+        let live = LIVE.load(Ordering::Relaxed);
+        PEAK.store(live, Ordering::Relaxed);
+        Self { live }
+    }
+
+    /// Bytes at the highest point since the mark beyond those in use at it.
+    pub fn peak(&self) -> usize {
+        usize::try_from(PEAK.load(Ordering::Relaxed) - self.live).unwrap_or(0)
+    }
 }
 
 /// From now on a thread that would bring the heap above `bytes` stops for good. Somebody has to look at [`reached`]
@@ -56,6 +76,9 @@ fn count(bytes: isize) {
         return;
     }
     let live = LIVE.fetch_add(due, Ordering::Relaxed) + due;
+    if live > PEAK.load(Ordering::Relaxed) {
+        PEAK.fetch_max(live, Ordering::Relaxed);
+    }
     if due > 0 && live > 0 && live as usize > CEILING.load(Ordering::Relaxed) {
         stop();
     }
@@ -112,11 +135,12 @@ mod tests {
     #[test]
     fn what_lives_is_counted() {
         // Other tests allocate meanwhile, but not gigabytes. The pages are never touched.
-        let before = live();
+        let (before, mark) = (live(), Mark::set());
         let mut block = vec![0u8; 8 << 30];
         assert!(live() > before + (7 << 30));
         block.truncate(1 << 20);
         block.shrink_to_fit();
         assert!(live() < before + (4 << 30));
+        assert!(mark.peak() > 7 << 30);
     }
 }
