@@ -521,3 +521,21 @@ fn tracebacks_are_there_for_handlers_of_ones_own() {
     assert_eq!(lines[0], "false\tscript.lua:2: lft.zeros\tscript.lua:2: in \tnil");
     assert!(lines[1].starts_with("here") && lines.last() == Some(&"true\ttrue"), "{stdout}");
 }
+
+/// What the system makes of `./script.lua -- --steps 5` when the script begins with this line.
+#[cfg(unix)]
+#[test]
+fn a_first_line_makes_a_script_a_program() {
+    let desk = Desk::new();
+    let line = "-S lft --quiet --device cpu run";
+    desk.write(
+        "script.lua",
+        format!("#!/usr/bin/env {line}\nprint(require('lft').options{{steps = 3}}.steps, arg[0])"),
+    );
+    let program = Path::new(assert_cmd::cargo::cargo_bin!("lft"));
+    let path = std::env::join_paths([program.parent().unwrap()]).unwrap();
+    let mut command = Command::new("/usr/bin/env");
+    let arguments = [line, "script.lua", "--", "--steps", "5"];
+    let (status, stdout, stderr) = output(command.current_dir(desk.0.path()).env("PATH", path), &arguments);
+    assert_eq!((status, stdout.as_str(), stderr.as_str()), (0, "5\tscript.lua\n", ""));
+}
