@@ -22,8 +22,8 @@
 //! | [`cli`] | one file a subcommand |
 //!
 //! Beside the rooms stand tools that any of them may take: [`atomic`] writes files whole, [`nearest`] guesses
-//! what a misspelt name was meant to be, [`device`] opens devices by name, and [`console`] writes to a terminal
-//! that may have gone away.
+//! what a misspelt name was meant to be, [`device`] opens devices by name, [`console`] writes to a terminal
+//! that may have gone away, and [`heap`] counts what lives on the heap.
 
 pub mod atomic;
 pub mod bench;
@@ -33,6 +33,7 @@ pub mod data;
 pub mod device;
 pub mod eval;
 pub mod flow;
+pub mod heap;
 pub mod lua;
 pub mod nearest;
 pub mod ode;

@@ -4,6 +4,7 @@
 
 mod failure;
 mod info;
+mod limits;
 mod output;
 mod query;
 mod repl;
@@ -39,7 +40,7 @@ Examples:
   lft info data/teacher
   lft types .
 
-Exit codes: 0 success, 1 error, 2 wrong usage, 3 a benchmark became slower than its baseline,\n70 internal error, 130 interrupted; a script may set its own with os.exit.";
+Exit codes: 0 success, 1 error, 2 wrong usage, 3 a benchmark became slower than its baseline,\n70 internal error, 124 time limit, 125 memory limit, 130 interrupted; a script may set its own with os.exit.";
 
 /// A laboratory for the Latent Flow Transformer: replace a block of a language model's layers by one
 /// learned flow, scripted in Lua.

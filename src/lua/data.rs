@@ -1,6 +1,5 @@
 //! `lft.data`: tokenized text.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +10,7 @@ use super::catalogue::{Class, Entry, OptionsTable};
 use super::error::guard;
 use super::object::Object;
 use super::options::Options;
+use super::path::ScriptPath;
 use super::pythia::Tokenizer;
 use super::register::{Members, Registry, userdata};
 use super::state::State;
@@ -81,9 +81,9 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         |lua, (paths, options): (Value, Table)| {
             let options = Options::read(lua, Some(options), &TEXT)?;
             let model = options.required::<Object<Tokenizer>>("tokenizer")?.0.0;
-            let paths: Vec<PathBuf> = match &paths {
+            let paths: Vec<ScriptPath> = match &paths {
                 Value::Table(list) => list.sequence_values().collect::<mlua::Result<_>>()?,
-                one => vec![one.to_string()?.into()],
+                one => vec![ScriptPath::new(lua, one.to_string()?)?],
             };
             let config = &model.config;
             let seq_len = options.count("seq_len", config.max_position_embeddings.min(256), 1)?;

@@ -1,6 +1,5 @@
 //! Students.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -14,6 +13,7 @@ use crate::lua::generate::{SAMPLING, continued};
 use crate::lua::ids::{IDS, Ids};
 use crate::lua::object::Object;
 use crate::lua::options::Options;
+use crate::lua::path::ScriptPath;
 use crate::lua::pythia::Model;
 use crate::lua::register::{Members, Registry, userdata};
 use crate::lua::state::State;
@@ -96,7 +96,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             returns: &[("Student", "the student")],
             example: "local m = lft.pythia.load(\"data/teacher\")\nlocal folder = os.tmpname()\nos.remove(folder)\nlft.flow.student(m, {block = {6, 12}}):save(folder)\nassert(lft.flow.load(folder, m).block[2] == 12)\nos.remove(folder .. \"/velocity.safetensors\")\nos.remove(folder .. \"/lft.json\")\nos.remove(folder)",
         },
-        |_, (folder, model): (PathBuf, Object<Model>)| {
+        |_, (folder, model): (ScriptPath, Object<Model>)| {
             let teacher = model.0.0;
             let velocity = Arc::new(VelocityField::load(&folder, &teacher)?);
             Ok(StudentObject(Student::new(teacher, velocity)?))
@@ -186,7 +186,7 @@ fn members(class: &mut Members<'_, StudentObject>, train: Function) {
             returns: &[("nil", "nothing")],
             example: "local m = lft.pythia.load(\"data/teacher\")\nlocal folder = os.tmpname()\nos.remove(folder)\nlft.flow.student(m, {block = {6, 12}}):save(folder)\nos.remove(folder .. \"/velocity.safetensors\")\nos.remove(folder .. \"/lft.json\")\nos.remove(folder)",
         },
-        |_, this: &StudentObject, folder: PathBuf| this.0.velocity.save(&folder, &this.0.teacher.config),
+        |_, this: &StudentObject, folder: ScriptPath| this.0.velocity.save(&folder, &this.0.teacher.config),
     );
     class.hidden("Student.__tostring", |_, this: &StudentObject, _: MultiValue| {
         Ok(format!("Student: block {}, {} parameters fewer", this.0.block, this.0.parameters_removed()))

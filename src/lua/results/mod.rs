@@ -3,8 +3,6 @@
 pub mod row;
 mod run;
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, bail};
 use mlua::{AnyUserData, Function, Lua, LuaSerdeExt, ObjectLike, Table, Value};
 
@@ -13,6 +11,7 @@ pub use run::{Ending, Run};
 use super::catalogue::{Class, Entry, OptionsTable};
 use super::device;
 use super::options::Options;
+use super::path::ScriptPath;
 use super::register::{Members, Registry};
 use super::show::show;
 use super::state::State;
@@ -72,6 +71,9 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         },
         |lua, sql: String| {
             let state = State::of(lua)?;
+            if state.fence.is_some() && let Some(function) = crate::results::file_function(&sql) {
+                bail!("{function} reads files by name, which a query in the sandbox does not");
+            }
             state.flush_runs()?;
             let answer = crate::results::query(&state.runs_dir, &sql)?;
             for warning in &answer.warnings {
@@ -150,10 +152,10 @@ fn members(class: &mut Members<'_, Run>) {
             returns: &[("string", "the path")],
             example: "local run, path = lft.run{name = \"example\"}, os.tmpname()\nrun:log{kl = 0.5}\nrun:report(path)\nos.remove(path)",
         },
-        |lua, run: &Run, path: String| {
+        |lua, run: &Run, path: ScriptPath| {
             run.flush()?;
-            crate::report::write_run(&State::of(lua)?.runs_dir, &run.id(), Path::new(&path))?;
-            Ok(path)
+            crate::report::write_run(&State::of(lua)?.runs_dir, &run.id(), &path)?;
+            Ok(path.display().to_string())
         },
     );
     class.method(
@@ -215,6 +217,7 @@ pub fn open(
         options: recorded,
         seed: Some(state.seed),
         device: device::name(&state.device),
+        confined: state.fence.is_some(),
     };
     let run = Run::create(&state.runs_dir, info)?;
     if !state.quiet {
@@ -279,7 +282,7 @@ fn report(lua: &Lua, options: Option<Table>) -> anyhow::Result<String> {
             None => Ok(run.to_string()?),
         })
         .collect::<anyhow::Result<_>>()?;
-    let output = PathBuf::from(options.or("output", "reports/report.html".to_owned())?);
+    let output = ScriptPath::new(lua, options.or("output", "reports/report.html".to_owned())?)?;
     let title = options.get::<String>("title")?;
     crate::report::compile(&state.runs_dir, &names, &output, title.as_deref())?;
     Ok(output.display().to_string())
