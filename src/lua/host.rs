@@ -15,7 +15,8 @@ use super::results::Ending;
 use super::show::show;
 use super::state::State;
 use super::{
-    data, eval, flags, flow, help, interrupt, ode, optim, print, progress, pythia, results, tensor, train,
+    data, eval, flags, flow, help, interrupt, ode, optim, pretrain, print, progress, pythia, results, tensor,
+    tokenizer, train,
 };
 use crate::console;
 
@@ -138,12 +139,14 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     print::register(&mut registry)?;
     progress::register(&mut registry)?;
     tensor::register(&mut registry)?;
+    tokenizer::register(&mut registry)?;
     pythia::register(&mut registry)?;
     ode::register(&mut registry)?;
     data::register(&mut registry)?;
     flow::register(&mut registry)?;
     optim::register(&mut registry)?;
     train::register(&mut registry)?;
+    pretrain::register(&mut registry)?;
     eval::register(&mut registry)?;
     results::register(&mut registry)?;
     Ok(registry.finish())

@@ -7,6 +7,7 @@
 //! comes back.
 
 pub mod catalogue;
+mod checkpoint;
 mod data;
 pub mod device;
 pub mod docs;
@@ -26,6 +27,7 @@ mod object;
 mod ode;
 mod optim;
 mod options;
+mod pretrain;
 mod print;
 mod progress;
 mod pythia;
@@ -39,6 +41,7 @@ pub mod stubs;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 mod train;
 mod types;
 

@@ -13,7 +13,7 @@ use super::object::Object;
 use super::ode::{SOLVER, method};
 use super::optim::betas;
 use super::options::Options;
-use super::progress::Meter;
+use super::progress::meter;
 use super::register::Registry;
 use super::results::Run;
 use super::state::State;
@@ -189,7 +189,7 @@ fn train(lua: &Lua, shared: &Shared, mut trainers: Vec<Trainer>, label: &str) ->
     let (rows, columns) = sampler.shape();
     let steps = trainers.iter().map(|trainer| trainer.options.steps).max().unwrap_or(0);
     let unit = ("tokens", (rows * columns) as u64);
-    let meter = Meter::new(lua, steps as u64, label, unit, Duration::ZERO)?;
+    let meter = meter(lua, steps as u64, label, unit, Duration::ZERO)?;
     let mut curves: Vec<Curve> = trainers.iter().map(|trainer| Curve::new(trainer, shared)).collect();
     let begun = Instant::now();
     let outcome = together(
