@@ -106,12 +106,15 @@ impl Meter {
         }
     }
 
-    /// `5,120 tokens/s  00:01:20 left`, from the mean rate so far.
+    /// `5,120 tokens/s  00:01:20 left`, from the mean rate so far; nothing before the first step.
     fn pace(&self, position: u64) -> String {
         let total = self.bar.length().unwrap_or(position);
         let elapsed = self.begun.elapsed();
         let rate = position.saturating_sub(self.from) as f64 / elapsed.as_secs_f64().max(1e-9);
-        let left = Duration::try_from_secs_f64(total.saturating_sub(position) as f64 / rate.max(1e-9));
+        if rate == 0.0 {
+            return String::new();
+        }
+        let left = Duration::try_from_secs_f64(total.saturating_sub(position) as f64 / rate);
         let (name, each) = self.unit;
         let per_second = rate * each as f64;
         let pace = match per_second >= 10.0 {

@@ -9,10 +9,13 @@ use anyhow::{Context, Result, anyhow, ensure};
 use super::Global;
 use crate::console;
 use crate::data::input::{self, Cut, Format};
-use crate::data::{Manifest, PrepareOptions, Prepared, SEPARATOR, Source, TokenFolder, prepare};
+use crate::data::{Manifest, PrepareOptions, Prepared, SEPARATOR, Source, Stage, TokenFolder, prepare};
 use crate::meter::Meter;
 use crate::pythia::checkpoint;
 use crate::results::text_column;
+
+/// Checking inputs shows no progress when it is quicker than this.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Turn text into token files, and look at them.
 #[derive(Debug, clap::Args)]
@@ -98,27 +101,22 @@ fn run(global: &Global, arguments: &PrepareArguments) -> Result<()> {
         PrepareOptions { cut, end_of_text, holdout: arguments.holdout, shard_tokens: arguments.shard_tokens };
 
     let begun = Instant::now();
-    let mut meter = None;
+    let mut meter: Option<(Stage, Meter)> = None;
     let mut resumed = 0;
     let manifest = prepare(sources, &tokenizer, &arguments.output, &options, |progress: Prepared| {
-        let meter = match &meter {
-            Some(meter) => meter,
-            None => {
-                resumed = progress.resumed_shards;
-                if resumed > 0 {
-                    global.note(&format!("going on behind {resumed} complete shards"));
-                }
-                let bar = Meter::new(
-                    global.quiet,
-                    progress.total_bytes,
-                    "tokenizing",
-                    ("bytes", 1),
-                    Duration::ZERO,
-                )?;
-                meter.insert(bar)
+        if meter.as_ref().is_none_or(|(stage, _)| *stage != progress.stage) {
+            resumed = progress.resumed_shards;
+            if resumed > 0 {
+                global.note(&format!("going on behind {resumed} complete shards"));
             }
-        };
-        meter.set(progress.bytes, Some(format!("{} tokens", progress.tokens)));
+            let label = if progress.stage == Stage::Checking { "checking inputs" } else { "tokenizing" };
+            let patience = if progress.stage == Stage::Checking { PATIENCE } else { Duration::ZERO };
+            let bar = Meter::new(global.quiet, progress.total_bytes, label, ("bytes", 1), patience)?;
+            meter = Some((progress.stage, bar));
+        }
+        if let Some((_, meter)) = &meter {
+            meter.set(progress.bytes, Some(format!("{} tokens", progress.tokens)));
+        }
         Ok(())
     })?;
     drop(meter);

@@ -1,6 +1,7 @@
 //! Turning text into token files: parallel, checksummed, and going on where an earlier attempt ended.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,8 @@ use crate::atomic;
 
 /// Text that is tokenized in one go, in bytes.
 const BATCH: usize = 8 << 20;
+/// Bytes that are read in one go to know a file again.
+const STRETCH: u64 = 256 << 20;
 
 /// A file to read, and how: the closure is told the bytes read as a count to add to.
 pub struct Source {
@@ -40,10 +43,22 @@ pub struct PrepareOptions {
     pub shard_tokens: usize,
 }
 
+/// What a preparation is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the inputs, to know them again.
+    #[default]
+    Checking,
+    /// Reading them once more, and tokenizing.
+    Tokenizing,
+}
+
 /// How far a preparation is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Prepared {
-    /// Bytes read of the input files, compressed as they are.
+    /// What it is doing.
+    pub stage: Stage,
+    /// Bytes read of the input files in this stage, compressed as they are.
     pub bytes: u64,
     /// Bytes of all input files.
     pub total_bytes: u64,
@@ -77,7 +92,7 @@ pub fn prepare(
     ensure!(options.shard_tokens >= 1, "a shard needs at least one token");
     ensure!(!options.cut.separator.is_empty(), "the separator of documents is empty");
     let tokenizer = plain(tokenizer)?;
-    let plan = plan(&sources, &tokenizer, options)?;
+    let plan = plan(&sources, &tokenizer, options, &mut watch)?;
     plan.claim(folder)?;
 
     let mut shards = Vec::new();
@@ -86,11 +101,13 @@ pub fn prepare(
     }
     let read = Arc::new(AtomicU64::new(0));
     let mut progress = Prepared {
+        stage: Stage::Tokenizing,
+        bytes: 0,
         total_bytes: plan.inputs.iter().map(|input| input.bytes).sum(),
         tokens: shards.iter().map(|shard| (shard.train.tokens + shard.valid.tokens) as u64).sum(),
         resumed_shards: shards.len(),
-        ..Prepared::default()
     };
+    watch(progress)?;
     let mut writer = Writer::new(folder, &plan, shards);
     let batches = batches(sources, read.clone(), writer.read);
     while let Ok(batch) = batches.recv() {
@@ -113,16 +130,32 @@ pub fn prepare(
     Ok(manifest)
 }
 
-fn plan(sources: &[Source], tokenizer: &Tokenizer, options: &PrepareOptions) -> Result<Plan> {
+fn plan(
+    sources: &[Source],
+    tokenizer: &Tokenizer,
+    options: &PrepareOptions,
+    watch: &mut impl FnMut(Prepared) -> Result<()>,
+) -> Result<Plan> {
     let largest = tokenizer.get_vocab(true).into_values().max().context("the tokenizer knows no token")?;
-    let inputs = sources.par_iter().map(|source| {
+    let size = |source: &Source| std::fs::metadata(&source.path).map_or(0, |metadata| metadata.len());
+    let mut progress = Prepared { total_bytes: sources.iter().map(size).sum(), ..Prepared::default() };
+    let mut inputs = Vec::with_capacity(sources.len());
+    for source in sources {
         let path = source.path.display();
-        let file = File::open(&source.path).with_context(|| format!("cannot read {path}"))?;
+        let mut file = File::open(&source.path).with_context(|| format!("cannot read {path}"))?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(file).with_context(|| format!("cannot read {path}"))?;
+        loop {
+            let before = hasher.count();
+            hasher.update_reader((&mut file).take(STRETCH)).with_context(|| format!("cannot read {path}"))?;
+            if hasher.count() == before {
+                break;
+            }
+            progress.bytes += hasher.count() - before;
+            watch(progress)?;
+        }
         let blake3 = hasher.finalize().to_hex().to_string();
-        Ok(InputFile { path: path.to_string(), bytes: hasher.count(), blake3 })
-    });
+        inputs.push(InputFile { path: path.to_string(), bytes: hasher.count(), blake3 });
+    }
     Ok(Plan {
         format: Plan::FORMAT,
         tokenizer_blake3: tokenizer_hash(tokenizer)?,
@@ -132,7 +165,7 @@ fn plan(sources: &[Source], tokenizer: &Tokenizer, options: &PrepareOptions) -> 
         cut: options.cut.clone(),
         holdout: options.holdout,
         shard_tokens: options.shard_tokens,
-        inputs: inputs.collect::<Result<_>>()?,
+        inputs,
     })
 }
 

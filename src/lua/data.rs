@@ -194,6 +194,16 @@ fn members(class: &mut Members<'_, Dataset>) {
 }
 
 impl Dataset {
+    /// The text itself.
+    pub fn tokens(&self) -> &dyn Tokens {
+        self.corpus.as_ref()
+    }
+
+    /// Tokens of a window.
+    pub fn seq_len(&self) -> usize {
+        self.seq_len
+    }
+
     /// Random windows for training.
     ///
     /// # Errors

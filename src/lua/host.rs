@@ -15,8 +15,8 @@ use super::results::Ending;
 use super::show::show;
 use super::state::State;
 use super::{
-    data, eval, flags, flow, help, interrupt, ode, optim, pretrain, print, progress, pythia, results, tensor,
-    tokenizer, train,
+    data, eval, flags, flow, help, interrupt, latents, ode, optim, pretrain, print, progress, pythia,
+    results, tensor, tokenizer, train,
 };
 use crate::console;
 
@@ -143,6 +143,7 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     pythia::register(&mut registry)?;
     ode::register(&mut registry)?;
     data::register(&mut registry)?;
+    latents::register(&mut registry)?;
     flow::register(&mut registry)?;
     optim::register(&mut registry)?;
     train::register(&mut registry)?;

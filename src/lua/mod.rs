@@ -21,6 +21,7 @@ mod help;
 mod host;
 mod ids;
 mod interrupt;
+mod latents;
 mod literal;
 mod memory;
 mod object;

@@ -121,7 +121,7 @@ impl Checkpoints {
             step: saved.step,
             score: saved.score,
             fingerprint: saved.fingerprint.clone(),
-            blake3: checksum(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?,
+            blake3: atomic::checksum(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?,
         };
         let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&header)?)]);
         atomic::write_tensors(&self.path(saved.step), tensors, Some(metadata)).with_context(what)?;
@@ -219,20 +219,9 @@ fn read(path: &Path) -> Result<Saved> {
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(what)?;
     let mut tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
     tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let found = checksum(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?;
+    let found = atomic::checksum(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?;
     ensure!(found == header.blake3, "{}: its checksum differs", what());
     Ok(Saved { step: header.step, score: header.score, fingerprint: header.fingerprint, tensors })
-}
-
-/// BLAKE3 over names, formats, shapes and values of contiguous tensors on the CPU.
-fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<String> {
-    use safetensors::View;
-    let mut hasher = blake3::Hasher::new();
-    for (name, tensor) in tensors {
-        hasher.update(format!("{name} {:?} {:?}\n", tensor.dtype(), tensor.dims()).as_bytes());
-        hasher.update(&View::data(&tensor));
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 #[cfg(test)]
