@@ -56,7 +56,7 @@ impl AdamW {
     }
 
     fn memory(&self) -> impl Iterator<Item = (String, &Var)> {
-        self.slots.named("m", |[m, _]| m).chain(self.slots.named("v", |[_, v]| v))
+        self.slots.named("m", |[m, _]| Some(m)).chain(self.slots.named("v", |[_, v]| Some(v)))
     }
 }
 

@@ -62,13 +62,13 @@ impl<M> Slots<M> {
         Ok(Self(parameters.iter().map(slot).collect::<Result<_>>()?))
     }
 
-    /// Part of every parameter's memory, named after it: `m.embed_in.weight`.
-    pub fn named<'a, P: 'a>(
+    /// Part of every parameter's memory, where it has that part, named after the parameter: `m.embed_in.weight`.
+    pub fn named<'a>(
         &'a self,
         kind: &'a str,
-        part: impl Fn(&'a M) -> &'a P + 'a,
-    ) -> impl Iterator<Item = (String, &'a P)> {
-        self.0.iter().map(move |slot| (format!("{kind}.{}", slot.name), part(&slot.memory)))
+        part: impl Fn(&'a M) -> Option<&'a Var> + 'a,
+    ) -> impl Iterator<Item = (String, &'a Var)> {
+        self.0.iter().filter_map(move |slot| Some((format!("{kind}.{}", slot.name), part(&slot.memory)?)))
     }
 
     /// The gradients of all parameters.

@@ -28,9 +28,7 @@ impl Sgd {
 
 impl Sgd {
     fn memory(&self) -> impl Iterator<Item = (String, &Var)> {
-        self.slots
-            .named("velocity", |memory| memory)
-            .filter_map(|(name, memory)| Some((name, memory.as_ref()?)))
+        self.slots.named("velocity", Option::as_ref)
     }
 }
 
