@@ -23,7 +23,7 @@
 //!
 //! Beside the rooms stand tools that any of them may take: [`atomic`] writes files whole, [`nearest`] guesses
 //! what a misspelt name was meant to be, [`device`] opens devices by name, [`console`] writes to a terminal
-//! that may have gone away, and [`heap`] counts what lives on the heap.
+//! that may have gone away, [`meter`] shows progress on it, and [`heap`] counts what lives on the heap.
 
 pub mod atomic;
 pub mod bench;
@@ -35,6 +35,7 @@ pub mod eval;
 pub mod flow;
 pub mod heap;
 pub mod lua;
+pub mod meter;
 pub mod nearest;
 pub mod ode;
 pub mod ops;

@@ -47,8 +47,16 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
-    let Arguments { script, baseline, save_baseline, tolerance, sandbox, memory_limit, time_limit, arguments } =
-        arguments;
+    let Arguments {
+        script,
+        baseline,
+        save_baseline,
+        tolerance,
+        sandbox,
+        memory_limit,
+        time_limit,
+        arguments,
+    } = arguments;
     let mut options = global.host_options(arguments)?;
     options.baselines = Baselines { against: baseline, save: save_baseline, tolerance: tolerance / 100.0 };
     options.sandbox = sandbox;

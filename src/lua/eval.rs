@@ -13,7 +13,7 @@ use super::flow::{SKIP, block_option, skip_option};
 use super::interrupt;
 use super::object::Object;
 use super::options::Options;
-use super::progress::Meter;
+use super::progress::meter;
 use super::pythia::Model;
 use super::register::{Members, Registry, userdata};
 use super::tensor::{Handle, TensorArg};
@@ -177,7 +177,7 @@ fn build(
 ) -> anyhow::Result<References> {
     let windows = data.windows(Some(windows), batch)?;
     let count = windows.iter().map(|batch| batch.dims()[0] as u64).sum();
-    let meter = Meter::new(lua, count, "teacher", ("windows", 1), PATIENCE)?;
+    let meter = meter(lua, count, "teacher", ("windows", 1), PATIENCE)?;
     let reference = Reference::new(teacher.clone(), block, &windows, |done| meter.set(done as u64, None))?;
     interrupt::check()?;
     Ok(References(Arc::new(reference)))

@@ -8,6 +8,7 @@
 
 mod bench;
 pub mod catalogue;
+mod checkpoint;
 mod data;
 pub mod device;
 pub mod docs;
@@ -21,6 +22,7 @@ mod help;
 mod host;
 mod ids;
 mod interrupt;
+mod latents;
 mod limits;
 mod literal;
 mod memory;
@@ -30,6 +32,7 @@ mod optim;
 mod options;
 mod path;
 mod prelude;
+mod pretrain;
 mod print;
 mod progress;
 mod pythia;
@@ -45,6 +48,7 @@ mod sweep;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 mod train;
 mod types;
 

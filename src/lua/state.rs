@@ -13,9 +13,9 @@ use super::catalogue::Catalogue;
 use super::device;
 use super::host::HostOptions;
 use super::results::{Ending, Run};
+use super::sandbox::Fence;
 use crate::bench::{Baselines, Ledger, Origin};
 use crate::console;
-use super::sandbox::Fence;
 
 /// State shared by the bindings of one host.
 pub struct State {

@@ -1,7 +1,7 @@
 //! Scripts run in-process: what works, and what errors say.
 
-mod lab;
 mod gradients;
+mod lab;
 mod rooms;
 
 use std::path::Path;

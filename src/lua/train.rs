@@ -14,7 +14,7 @@ use super::object::Object;
 use super::ode::{SOLVER, method};
 use super::optim::betas;
 use super::options::Options;
-use super::progress::Meter;
+use super::progress::meter;
 use super::register::Registry;
 use super::results::Run;
 use super::state::State;
@@ -250,7 +250,7 @@ fn follow(
     let (rows, columns) = sampler.shape();
     let steps = trainers.iter().map(|trainer| trainer.options.steps).max().unwrap_or(0);
     let unit = ("tokens", (rows * columns) as u64);
-    let meter = Meter::new(lua, steps as u64, label, unit, Duration::ZERO)?;
+    let meter = meter(lua, steps as u64, label, unit, Duration::ZERO)?;
     let begun = Instant::now();
     let outcome = side_by_side(
         &mut trainers,

@@ -26,6 +26,7 @@ mod render;
 mod run;
 mod run_table;
 mod table;
+mod text;
 mod union;
 mod value;
 
@@ -37,6 +38,7 @@ pub use outside::file_function;
 pub use query::{Answer, query};
 pub use record::{RunInfo, RunRecord, SCHEMA, Status};
 pub use run::Run;
+pub use text::text_column;
 pub use value::{Row, Value};
 
 const RECORD: &str = "run.json";
