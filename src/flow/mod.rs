@@ -3,6 +3,7 @@
 
 mod block;
 mod checkpoint;
+mod distillation;
 mod field;
 mod generate;
 mod init;
@@ -17,6 +18,7 @@ mod velocity;
 mod walking;
 
 pub use block::Block;
+pub use distillation::{distillation_loss, divergence, equal_times, teacher_logits};
 pub use field::Field;
 pub use generate::StudentDecoder;
 pub use init::Init;

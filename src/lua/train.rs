@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mlua::{Lua, Table};
 
 use super::catalogue::{Entry, OptionsTable, Param, join};
@@ -18,13 +18,14 @@ use super::register::Registry;
 use super::results::Run;
 use super::state::State;
 use crate::results::{Row, Value};
-use crate::train::{self, Progress, Trainer, together};
+use crate::train::{self, Curriculum, Objective, Progress, Trainer, together};
 
 /// Points of a training curve unless an option says otherwise.
 const POINTS: usize = 200;
 
-const ALGORITHM: [Param; 12] = [
-    ("method?", "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"", "the algorithm, fw when left out"),
+const ALGORITHM: [Param; 16] = [
+    ("method?", "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"|\"kl\"", "the algorithm, fw when left out"),
+    ("curriculum?", "string", "several algorithms, each for a share of the steps, instead of method: \"fm:0.3,kl:0.7\""),
     ("steps?", "integer", "optimizer steps, 1000 when left out"),
     ("lr?", "number", "peak learning rate, 1e-3 when left out"),
     ("warmup?", "integer", "steps of linear warm-up, 100 when left out, at most a tenth of all"),
@@ -35,6 +36,9 @@ const ALGORITHM: [Param; 12] = [
     ("walk?", "integer", "solver steps of a walk (fw, hybrid), 3 when left out"),
     ("solver?", SOLVER, "solver of a walk (fw, hybrid), midpoint when left out"),
     ("alpha?", "number", "weight of the fm term (hybrid), 0.1 when left out"),
+    ("kl_weight?", "number", "weight of KL(teacher ‖ student) of the next token, added to the algorithm, 0 when left out"),
+    ("kl_steps?", "integer", "solver steps k of the flow that the KL is taken through, 1 when left out"),
+    ("kl_solver?", SOLVER, "solver of that flow, midpoint when left out"),
     ("seed?", "integer", "seed of data order and times, the host's when left out"),
 ];
 const DATA: [Param; 4] = [
@@ -46,14 +50,14 @@ const DATA: [Param; 4] = [
 const TRAIN: OptionsTable = OptionsTable {
     class: "TrainOptions",
     fields: &{
-        const FIELDS: [Param; 16] = join(DATA, ALGORITHM);
+        const FIELDS: [Param; 20] = join(DATA, ALGORITHM);
         FIELDS
     },
 };
 const MEMBER: OptionsTable = OptionsTable {
     class: "TogetherStudentOptions",
     fields: &{
-        const FIELDS: [Param; 13] = join([("student", "Student", "the student to train")], ALGORITHM);
+        const FIELDS: [Param; 17] = join([("student", "Student", "the student to train")], ALGORITHM);
         FIELDS
     },
 };
@@ -168,7 +172,7 @@ impl Shared {
 fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Options> {
     let default = train::Options::default();
     Ok(train::Options {
-        method: options.get::<String>("method")?.map_or(Ok(default.method), |name| name.parse())?,
+        curriculum: curriculum(options)?,
         steps: options.count("steps", shared.steps, 1)?,
         lr: options.or("lr", default.lr)?,
         warmup: options.count("warmup", default.warmup, 0)?,
@@ -179,8 +183,22 @@ fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Option
         walk: options.count("walk", default.walk, 1)?,
         solver: method(options, "solver", default.solver)?,
         alpha: options.or("alpha", default.alpha)?,
+        kl_weight: options.or("kl_weight", default.kl_weight)?,
+        kl_steps: options.count("kl_steps", default.kl_steps, 1)?,
+        kl_solver: method(options, "kl_solver", default.kl_solver)?,
         seed: options.or("seed", shared.seed)?,
     })
+}
+
+/// The options `curriculum` and `method`, of which one may be given.
+fn curriculum(options: &Options) -> anyhow::Result<Curriculum> {
+    let (curriculum, method) = (options.get::<String>("curriculum")?, options.get::<String>("method")?);
+    match (curriculum, method) {
+        (None, None) => Ok(train::Options::default().curriculum),
+        (None, Some(name)) => Ok(name.parse::<Objective>()?.into()),
+        (Some(text), None) => text.parse().context("option 'curriculum'"),
+        (Some(_), Some(_)) => bail!("options 'method' and 'curriculum' exclude each other"),
+    }
 }
 
 /// Runs the loop, and writes the curves out however it ends.
@@ -210,7 +228,7 @@ fn train(lua: &Lua, shared: &Shared, mut trainers: Vec<Trainer>, label: &str) ->
 
 /// The training curve of one student.
 struct Curve {
-    method: &'static str,
+    method: String,
     block: String,
     steps: usize,
     every: usize,
@@ -222,7 +240,7 @@ impl Curve {
     fn new(trainer: &Trainer, shared: &Shared) -> Self {
         let steps = trainer.options.steps;
         Self {
-            method: trainer.options.method.name(),
+            method: trainer.options.label(),
             block: trainer.student.block.to_string(),
             steps,
             every: shared.log_every.unwrap_or((steps / POINTS).max(1)),
@@ -245,7 +263,7 @@ impl Curve {
     fn row(&self, progress: &Progress) -> Row {
         let report = progress.report;
         let cells = [
-            ("method", Value::from(self.method)),
+            ("method", Value::from(self.method.as_str())),
             ("block", Value::from(self.block.as_str())),
             ("step", Value::Int(report.step as i64)),
             ("loss", Value::Float(report.loss)),
@@ -264,7 +282,7 @@ impl Curve {
 
     fn result(&self, lua: &Lua) -> anyhow::Result<Table> {
         let table = lua.create_table()?;
-        table.set("method", self.method)?;
+        table.set("method", self.method.as_str())?;
         table.set("steps", self.last.map_or(0, |last| last.report.step))?;
         table.set("loss", self.last.map(|last| last.report.loss))?;
         table.set("tokens", self.last.map_or(0, |last| last.tokens))?;

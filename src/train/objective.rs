@@ -3,12 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use rand::Rng;
 
-use super::Options;
-use crate::flow::{self, Field};
+use super::{Options, Targets};
+use crate::flow::{self, Student};
+use crate::nearest::nearest;
 
 /// What a velocity field is trained to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,11 +22,13 @@ pub enum Objective {
     Hybrid,
     /// One step at t = 0.
     Regression,
+    /// KL(teacher ‖ student) of the next token alone, through the layers behind the block.
+    Kl,
 }
 
 impl Objective {
-    /// All of them, in the order of the paper.
-    pub const ALL: [Self; 4] = [Self::Fm, Self::Fw, Self::Hybrid, Self::Regression];
+    /// All of them, those of the paper first and in its order.
+    pub const ALL: [Self; 5] = [Self::Fm, Self::Fw, Self::Hybrid, Self::Regression, Self::Kl];
 
     /// The name used in scripts and tables.
     pub fn name(self) -> &'static str {
@@ -34,23 +37,44 @@ impl Objective {
             Self::Fw => "fw",
             Self::Hybrid => "hybrid",
             Self::Regression => "regression",
+            Self::Kl => "kl",
         }
     }
 
-    /// The loss of one batch; times are drawn from `rng`.
+    /// The loss of one batch, the weighted KL included; times are drawn from `rng`.
     ///
     /// # Shapes
-    /// `x0`, `x1` (B, T, D); result a scalar.
+    /// result a scalar.
     pub fn loss(
         self,
-        u: &impl Field,
-        x0: &Tensor,
-        x1: &Tensor,
+        student: &Student,
+        targets: &Targets,
         options: &Options,
         rng: &mut impl Rng,
     ) -> Result<Tensor> {
+        let latent = self.latent_loss(student, targets, options, rng)?;
+        let weight = if self == Self::Kl { 1.0 } else { options.kl_weight };
+        let kl = (weight > 0.0).then(|| divergence(student, targets, options)).transpose()?;
+        match (latent, kl) {
+            (Some(latent), Some(kl)) => Ok((latent + (kl * weight)?)?),
+            (Some(loss), None) | (None, Some(loss)) => Ok(loss),
+            (None, None) => bail!("the objective {self} has no term"),
+        }
+    }
+
+    /// The part that compares latents; the KL alone has none.
+    fn latent_loss(
+        self,
+        student: &Student,
+        targets: &Targets,
+        options: &Options,
+        rng: &mut impl Rng,
+    ) -> Result<Option<Tensor>> {
+        let u = student.velocity.as_ref();
+        let Targets { x0, x1, .. } = targets;
         let (batch, device) = (x0.dim(0)?, x0.device());
-        match self {
+        let loss = match self {
+            Self::Kl => return Ok(None),
             Self::Fm => flow::matching_loss(u, x0, x1, &flow::uniform_times(batch, rng, device)?),
             Self::Regression => flow::regression_loss(u, x0, x1),
             Self::Fw => {
@@ -62,18 +86,29 @@ impl Objective {
                 let times = flow::walk_times(batch, options.walk, rng, device)?;
                 flow::hybrid_loss(u, (x0, x1), &times, options.solver, &t, options.alpha)
             }
-        }
+        };
+        loss.map(Some)
     }
+}
+
+/// The KL through the integration that the options name.
+fn divergence(student: &Student, targets: &Targets, options: &Options) -> Result<Tensor> {
+    let logits = targets.logits.as_ref().context("the KL term needs the teacher's logits")?;
+    let times = flow::equal_times(options.kl_steps, targets.x0.device())?;
+    let (u, teacher) = (student.velocity.as_ref(), student.teacher.as_ref());
+    flow::distillation_loss(u, teacher, student.block.n, &targets.x0, logits, &times, options.kl_solver)
 }
 
 impl FromStr for Objective {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        match Self::ALL.into_iter().find(|o| o.name() == name) {
-            Some(objective) => Ok(objective),
-            None => bail!("unknown training method '{name}': it is one of fm, fw, hybrid, regression"),
+        if let Some(objective) = Self::ALL.into_iter().find(|o| o.name() == name) {
+            return Ok(objective);
         }
+        let all = Self::ALL.map(Self::name);
+        let hint = nearest(name, all).map_or(String::new(), |near| format!(" (did you mean '{near}'?)"));
+        bail!("unknown training method '{name}'{hint}: it is one of {}", all.join(", "))
     }
 }
 

@@ -1,11 +1,11 @@
 //! One student's training, step by step.
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{AdamW, Optimizer, Options, Schedule};
+use super::{AdamW, Optimizer, Options, Schedule, Targets};
 use crate::flow::Student;
 
 /// What one optimizer step did.
@@ -50,22 +50,19 @@ impl Trainer {
         Ok(Self { schedule: Schedule::new(&options), optimizer, step: 0, student, options })
     }
 
-    /// One step on a batch of latents. Which times it draws depends on the seed and the step alone.
-    ///
-    /// # Shapes
-    /// `x0`, `x1` (B, T, D).
+    /// One step on what the teacher made of a batch. Which times it draws depends on the seed and the step alone.
     ///
     /// # Errors
     /// If the loss or a gradient is not finite; the weights are then those of the last good step.
-    pub fn step(&mut self, x0: &Tensor, x1: &Tensor) -> Result<StepReport> {
-        let name = self.options.method;
+    pub fn step(&mut self, targets: &Targets) -> Result<StepReport> {
+        let objective = self.options.objective(self.step);
         let number = self.step + 1;
         let mut rng = draws(self.options.seed, number as u64);
-        let loss = name.loss(self.student.velocity.as_ref(), x0, x1, &self.options, &mut rng)?;
+        let loss = objective.loss(&self.student, targets, &self.options, &mut rng)?;
         let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
         let diverged = || {
             format!(
-                "{name} diverged at step {number}: the weights are kept as they were after step {}; \
+                "{objective} diverged at step {number}: the weights are kept as they were after step {}; \
                  a smaller lr (now {:?}) or clip (now {:?}) may help",
                 self.step, self.options.lr, self.options.clip
             )
