@@ -13,6 +13,7 @@
 //! | [`data`] | tokenized text and seeded sampling |
 //! | [`flow`] | velocity field, flow matching, flow walking, student, recoupling |
 //! | [`eval`] | KL, NMSE, perplexity, skip baselines |
+//! | [`rivals`] | other ways to make a model shallower |
 //! | [`train`] | optimizer, schedule, trainer loop |
 //! | [`results`] | run folders, Parquet tables, SQL |
 //! | [`report`] | charts and the HTML page |
@@ -37,4 +38,5 @@ pub mod ops;
 pub mod pythia;
 pub mod report;
 pub mod results;
+pub mod rivals;
 pub mod train;

@@ -1,5 +1,7 @@
 //! The science of the room as assertions.
 
+mod extras;
+
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -30,11 +32,17 @@ fn teacher(parallel: bool) -> Result<Pythia> {
 /// A field whose every weight, the adaLN projection included, is away from zero.
 fn trained(teacher: &Pythia, block: Block) -> Result<VelocityField> {
     let field = VelocityField::new(teacher, block, Init::Zero, None, 3)?;
+    shake(&field)?;
+    Ok(field)
+}
+
+/// Adds noise to every parameter.
+fn shake(field: &VelocityField) -> Result<()> {
     for (i, (_, var)) in field.parameters().iter().enumerate() {
         let noise = (random(var.dims(), 100 + i as u64)? * 0.3)?;
         var.set(&(var.as_tensor() + noise)?)?;
     }
-    Ok(field)
+    Ok(())
 }
 
 fn ids() -> Result<Tensor> {
@@ -114,7 +122,7 @@ fn the_divergences_gradient_matches_finite_differences() -> Result<()> {
         let logits = teacher_logits(&teacher, 3, &teacher.run(&x0, 1, 3)?)?;
         for (method, k) in [(Method::Midpoint, 1), (Method::Euler, 3)] {
             let times = equal_times(k, &Device::Cpu)?;
-            let loss = || distillation_loss(&field, &teacher, 3, &x0, &logits, &times, method);
+            let loss = || divergence(&teacher, 3, &walk(&field, &x0, &times, method)?, &logits);
             slopes_match_differences(&field, loss)?;
         }
     }
@@ -131,8 +139,7 @@ fn the_divergence_is_that_of_the_students_logits() -> Result<()> {
     let expected = crate::ops::kl_divergence(&rows(&p)?, &rows(&q)?)?.mean_all()?;
     let times = equal_times(3, &Device::Cpu)?;
     let x0 = teacher.hidden(&ids()?, 1)?;
-    let found =
-        distillation_loss(field.as_ref(), &teacher, 3, &x0, &rows(&p)?, &times, Method::Euler)?;
+    let found = divergence(&teacher, 3, &walk(field.as_ref(), &x0, &times, Method::Euler)?, &rows(&p)?)?;
     agrees(&found, &expected, 1e-5)?;
     Ok(())
 }

@@ -15,7 +15,8 @@ use super::results::Ending;
 use super::show::show;
 use super::state::State;
 use super::{
-    data, eval, flags, flow, help, interrupt, ode, optim, print, progress, pythia, results, tensor, train,
+    data, eval, flags, flow, help, interrupt, ode, optim, print, progress, pythia, results, rivals, tensor,
+    train,
 };
 use crate::console;
 
@@ -145,6 +146,7 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     optim::register(&mut registry)?;
     train::register(&mut registry)?;
     eval::register(&mut registry)?;
+    rivals::register(&mut registry)?;
     results::register(&mut registry)?;
     Ok(registry.finish())
 }

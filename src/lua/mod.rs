@@ -32,6 +32,7 @@ mod pythia;
 mod register;
 mod repl;
 mod results;
+mod rivals;
 mod show;
 mod signature;
 mod state;

@@ -23,21 +23,34 @@ use crate::train::{self, Curriculum, Objective, Progress, Trainer, together};
 /// Points of a training curve unless an option says otherwise.
 const POINTS: usize = 200;
 
-const ALGORITHM: [Param; 16] = [
-    ("method?", "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"|\"kl\"", "the algorithm, fw when left out"),
-    ("curriculum?", "string", "several algorithms, each for a share of the steps, instead of method: \"fm:0.3,kl:0.7\""),
+const ALGORITHM: [Param; 17] = [
+    ("method?", "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"|\"kl\"|\"lm\"", "the algorithm, fw when left out"),
+    (
+        "curriculum?",
+        "string",
+        "several algorithms, each for a share of the steps, instead of method: \"fm:0.3,kl:0.7\"",
+    ),
     ("steps?", "integer", "optimizer steps, 1000 when left out"),
     ("lr?", "number", "peak learning rate, 1e-3 when left out"),
     ("warmup?", "integer", "steps of linear warm-up, 100 when left out, at most a tenth of all"),
     ("final_lr?", "number", "learning rate at the end as a share of the peak, 0.02 when left out"),
+    (
+        "optimizer?",
+        "\"adamw\"|\"muon\"",
+        "adamw when left out; muon makes the updates of matrices orthogonal",
+    ),
     ("betas?", "number[]", "AdamW's β₁ and β₂, {0.9, 0.95} when left out"),
     ("weight_decay?", "number", "decoupled weight decay, 0 when left out"),
     ("clip?", "number", "largest gradient norm, 1 when left out"),
     ("walk?", "integer", "solver steps of a walk (fw, hybrid), 3 when left out"),
     ("solver?", SOLVER, "solver of a walk (fw, hybrid), midpoint when left out"),
     ("alpha?", "number", "weight of the fm term (hybrid), 0.1 when left out"),
-    ("kl_weight?", "number", "weight of KL(teacher ‖ student) of the next token, added to the algorithm, 0 when left out"),
-    ("kl_steps?", "integer", "solver steps k of the flow that the KL is taken through, 1 when left out"),
+    (
+        "kl_weight?",
+        "number",
+        "weight of KL(teacher ‖ student) of the next token, added to the algorithm, 0 when left out",
+    ),
+    ("kl_steps?", "integer", "solver steps k of the flow that kl and lm are taken through, 1 when left out"),
     ("kl_solver?", SOLVER, "solver of that flow, midpoint when left out"),
     ("seed?", "integer", "seed of data order and times, the host's when left out"),
 ];
@@ -50,14 +63,14 @@ const DATA: [Param; 4] = [
 const TRAIN: OptionsTable = OptionsTable {
     class: "TrainOptions",
     fields: &{
-        const FIELDS: [Param; 20] = join(DATA, ALGORITHM);
+        const FIELDS: [Param; 21] = join(DATA, ALGORITHM);
         FIELDS
     },
 };
 const MEMBER: OptionsTable = OptionsTable {
     class: "TogetherStudentOptions",
     fields: &{
-        const FIELDS: [Param; 17] = join([("student", "Student", "the student to train")], ALGORITHM);
+        const FIELDS: [Param; 18] = join([("student", "Student", "the student to train")], ALGORITHM);
         FIELDS
     },
 };
@@ -177,6 +190,7 @@ fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Option
         lr: options.or("lr", default.lr)?,
         warmup: options.count("warmup", default.warmup, 0)?,
         final_lr: options.or("final_lr", default.final_lr)?,
+        optimizer: options.get::<String>("optimizer")?.map_or(Ok(default.optimizer), |name| name.parse())?,
         betas: betas(options)?.unwrap_or(default.betas),
         weight_decay: options.or("weight_decay", default.weight_decay)?,
         clip: options.or("clip", default.clip)?,

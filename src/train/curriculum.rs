@@ -74,7 +74,10 @@ mod tests {
     fn shares_of_the_training_are_kept() {
         let curriculum: Curriculum = "fm:0.3, kl:0.7".parse().unwrap();
         let kl = (0..10).filter(|step| curriculum.objective(*step, 10) == Objective::Kl).count();
-        assert_eq!((curriculum.objective(2, 10), curriculum.objective(3, 10), kl), (Objective::Fm, Objective::Kl, 7));
+        assert_eq!(
+            (curriculum.objective(2, 10), curriculum.objective(3, 10), kl),
+            (Objective::Fm, Objective::Kl, 7)
+        );
         assert_eq!(curriculum.objective(99, 10), Objective::Kl, "beyond the end the last one stays");
         assert_eq!(curriculum.to_string(), "fm:0.3,kl:0.7");
         assert_eq!(Curriculum::from(Objective::Fw).to_string(), "fw");

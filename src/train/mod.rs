@@ -3,6 +3,7 @@
 mod adamw;
 mod check;
 mod curriculum;
+mod muon;
 mod objective;
 mod optimizer;
 mod options;
@@ -16,8 +17,9 @@ mod trainer;
 
 pub use adamw::{AdamW, AdamWOptions};
 pub use curriculum::Curriculum;
+pub use muon::{MOMENTUM, Muon};
 pub use objective::Objective;
-pub use optimizer::Optimizer;
+pub use optimizer::{Optimizer, Rule};
 pub use options::Options;
 pub use schedule::Schedule;
 pub use sgd::Sgd;

@@ -24,11 +24,13 @@ pub enum Objective {
     Regression,
     /// KL(teacher ‖ student) of the next token alone, through the layers behind the block.
     Kl,
+    /// The language-modelling loss alone, through the same layers.
+    Lm,
 }
 
 impl Objective {
     /// All of them, those of the paper first and in its order.
-    pub const ALL: [Self; 5] = [Self::Fm, Self::Fw, Self::Hybrid, Self::Regression, Self::Kl];
+    pub const ALL: [Self; 6] = [Self::Fm, Self::Fw, Self::Hybrid, Self::Regression, Self::Kl, Self::Lm];
 
     /// The name used in scripts and tables.
     pub fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Objective {
             Self::Hybrid => "hybrid",
             Self::Regression => "regression",
             Self::Kl => "kl",
+            Self::Lm => "lm",
         }
     }
 
@@ -54,15 +57,23 @@ impl Objective {
     ) -> Result<Tensor> {
         let latent = self.latent_loss(student, targets, options, rng)?;
         let weight = if self == Self::Kl { 1.0 } else { options.kl_weight };
-        let kl = (weight > 0.0).then(|| divergence(student, targets, options)).transpose()?;
-        match (latent, kl) {
-            (Some(latent), Some(kl)) => Ok((latent + (kl * weight)?)?),
-            (Some(loss), None) | (None, Some(loss)) => Ok(loss),
-            (None, None) => bail!("the objective {self} has no term"),
+        let mut terms: Vec<Tensor> = latent.into_iter().collect();
+        if weight > 0.0 || self == Self::Lm {
+            let (teacher, n) = (student.teacher.as_ref(), student.block.n);
+            let x1 = arrival(student, targets, options)?;
+            if weight > 0.0 {
+                let logits = targets.logits.as_ref().context("the KL term needs the teacher's logits")?;
+                terms.push((flow::divergence(teacher, n, &x1, logits)? * weight)?);
+            }
+            if self == Self::Lm {
+                terms.push(flow::language_loss(teacher, n, &x1, &targets.ids)?);
+            }
         }
+        let sum = terms.into_iter().map(Ok).reduce(|a, b| Ok((a? + b?)?));
+        sum.with_context(|| format!("the objective {self} has no term"))?
     }
 
-    /// The part that compares latents; the KL alone has none.
+    /// The part that compares latents; those of the next token have none.
     fn latent_loss(
         self,
         student: &Student,
@@ -74,7 +85,7 @@ impl Objective {
         let Targets { x0, x1, .. } = targets;
         let (batch, device) = (x0.dim(0)?, x0.device());
         let loss = match self {
-            Self::Kl => return Ok(None),
+            Self::Kl | Self::Lm => return Ok(None),
             Self::Fm => flow::matching_loss(u, x0, x1, &flow::uniform_times(batch, rng, device)?),
             Self::Regression => flow::regression_loss(u, x0, x1),
             Self::Fw => {
@@ -91,12 +102,14 @@ impl Objective {
     }
 }
 
-/// The KL through the integration that the options name.
-fn divergence(student: &Student, targets: &Targets, options: &Options) -> Result<Tensor> {
-    let logits = targets.logits.as_ref().context("the KL term needs the teacher's logits")?;
-    let times = flow::equal_times(options.kl_steps, targets.x0.device())?;
-    let (u, teacher) = (student.velocity.as_ref(), student.teacher.as_ref());
-    flow::distillation_loss(u, teacher, student.block.n, &targets.x0, logits, &times, options.kl_solver)
+/// Latents at boundary n, integrated as the options name it for losses of the next token.
+fn arrival(student: &Student, targets: &Targets, options: &Options) -> Result<Tensor> {
+    let u = student.velocity.as_ref();
+    let times = match u.learned_times(options.kl_steps) {
+        Some(times) => times?,
+        None => flow::equal_times(options.kl_steps, targets.x0.device())?,
+    };
+    flow::walk(u, &targets.x0, &times, options.kl_solver)
 }
 
 impl FromStr for Objective {

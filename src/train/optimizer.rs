@@ -1,8 +1,9 @@
 //! What every optimizer shares: named parameters, their gradients, and clipping by the global norm.
 
 use std::collections::HashSet;
+use std::str::FromStr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
@@ -16,6 +17,27 @@ pub trait Optimizer {
     /// # Errors
     /// If the norm is not finite or a parameter received no gradient; no parameter is touched then.
     fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64>;
+}
+
+/// The optimizers that a training can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// [`AdamW`](super::AdamW) for everything.
+    AdamW,
+    /// [`Muon`](super::Muon) for matrices, AdamW for the rest.
+    Muon,
+}
+
+impl FromStr for Rule {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "adamw" => Ok(Self::AdamW),
+            "muon" => Ok(Self::Muon),
+            _ => bail!("unknown optimizer '{name}': it is 'adamw' or 'muon'"),
+        }
+    }
 }
 
 /// Named parameters, each with what the optimizer remembers of it.

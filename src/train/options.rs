@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{AdamWOptions, Curriculum, Objective, check};
+use super::{AdamWOptions, Curriculum, Objective, Rule, check};
 use crate::ode::Method;
 
 /// Options of one student's training; the defaults are those of the reference runs.
@@ -18,6 +18,8 @@ pub struct Options {
     pub warmup: usize,
     /// Learning rate at the end as a share of the peak, reached by a cosine.
     pub final_lr: f64,
+    /// The optimizer.
+    pub optimizer: Rule,
     /// AdamW's β₁ and β₂.
     pub betas: (f64, f64),
     /// Decoupled weight decay.
@@ -32,7 +34,7 @@ pub struct Options {
     pub alpha: f64,
     /// Weight of the KL of the next token, added to whatever the algorithm is.
     pub kl_weight: f64,
-    /// Equal steps k of the integration that the KL is taken through.
+    /// Steps k of the integration that losses of the next token are taken through.
     pub kl_steps: usize,
     /// Solver of that integration.
     pub kl_solver: Method,
@@ -48,6 +50,7 @@ impl Default for Options {
             lr: 1e-3,
             warmup: 100,
             final_lr: 0.02,
+            optimizer: Rule::AdamW,
             betas: (0.9, 0.95),
             weight_decay: 0.0,
             clip: 1.0,
@@ -92,6 +95,12 @@ impl Options {
     /// Whether a step, counted from 0, compares the student's logits with the teacher's.
     pub fn compares_logits(&self, step: usize) -> bool {
         self.kl_weight > 0.0 || self.objective(step) == Objective::Kl
+    }
+
+    /// Whether every step has a loss of the next token.
+    pub(super) fn always_integrates(&self) -> bool {
+        self.kl_weight > 0.0
+            || self.curriculum.objectives().all(|o| matches!(o, Objective::Kl | Objective::Lm))
     }
 
     /// What tables call this training: `fw`, `fw+kl`, `fm:0.3,kl:0.7`.

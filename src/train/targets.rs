@@ -10,6 +10,8 @@ use crate::pythia::Pythia;
 /// What one student learns from.
 #[derive(Clone, Debug)]
 pub struct Targets {
+    /// (B, T): the tokens.
+    pub ids: Tensor,
     /// (B, T, D): latents in front of the block, f32.
     pub x0: Tensor,
     /// (B, T, D): latents behind it, f32.
@@ -20,6 +22,7 @@ pub struct Targets {
 
 /// One pass of the teacher: latents at every boundary that some student needs, and the logits if one does.
 pub(super) struct TeacherPass {
+    ids: Tensor,
     latents: Vec<(usize, Tensor)>,
     logits: Option<Tensor>,
 }
@@ -41,12 +44,12 @@ impl TeacherPass {
         }
         let compared = active().any(|t| t.options.compares_logits(step));
         let logits = compared.then(|| teacher_logits(teacher, at, &x)).transpose()?;
-        Ok(Self { latents, logits })
+        Ok(Self { ids: ids.clone(), latents, logits })
     }
 
     /// What the student of one block learns from.
     pub fn targets(&self, Block { m, n }: Block) -> Result<Targets> {
-        Ok(Targets { x0: self.at(m)?, x1: self.at(n)?, logits: self.logits.clone() })
+        Ok(Targets { ids: self.ids.clone(), x0: self.at(m)?, x1: self.at(n)?, logits: self.logits.clone() })
     }
 
     fn at(&self, boundary: usize) -> Result<Tensor> {

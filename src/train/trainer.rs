@@ -5,7 +5,7 @@ use candle_core::DType;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{AdamW, Optimizer, Options, Schedule, Targets};
+use super::{AdamW, MOMENTUM, Muon, Optimizer, Options, Rule, Schedule, Targets};
 use crate::flow::Student;
 
 /// What one optimizer step did.
@@ -35,7 +35,7 @@ pub struct Trainer {
     /// Its options.
     pub options: Options,
     schedule: Schedule,
-    optimizer: AdamW,
+    optimizer: Box<dyn Optimizer + Send>,
     step: usize,
 }
 
@@ -46,7 +46,17 @@ impl Trainer {
     /// If an option lies outside its range.
     pub fn new(student: Student, options: Options) -> Result<Self> {
         options.validate()?;
-        let optimizer = AdamW::new(student.velocity.parameters(), options.adamw())?;
+        let learned = student.velocity.extras().learn_times;
+        ensure!(
+            learned == 0 || (learned == options.kl_steps && options.always_integrates()),
+            "the field's learn_times = {learned} is trained by losses of the next token through as many steps: set \
+             kl_steps = {learned}, and kl_weight or the methods kl and lm for the whole training"
+        );
+        let parameters = student.velocity.parameters();
+        let optimizer: Box<dyn Optimizer + Send> = match options.optimizer {
+            Rule::AdamW => Box::new(AdamW::new(parameters, options.adamw())?),
+            Rule::Muon => Box::new(Muon::new(parameters, MOMENTUM, options.adamw())?),
+        };
         Ok(Self { schedule: Schedule::new(&options), optimizer, step: 0, student, options })
     }
 
