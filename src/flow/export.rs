@@ -33,7 +33,7 @@ impl Student {
             let length = (&interval[1] - &interval[0])?;
             let layer = self.velocity.folded(&interval[0], &length)?;
             // Copies, because the field's own weights may be trained further.
-            Ok(layer.map(|weight| weight.detach().to_dtype(dtype)?.copy())?)
+            Ok(layer.map(&mut |weight| weight.detach().to_dtype(dtype)?.copy())?)
         };
         let layers = self.teacher.layers();
         let mut unrolled = layers[..self.block.m].to_vec();

@@ -1,5 +1,7 @@
 //! The velocity field: one Pythia layer with time conditioning (paper, section 3; DiT's adaLN-Zero).
 
+mod fold;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::kv_cache::KvCache;
@@ -7,6 +9,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::Block;
+use super::extras::Extras;
 use super::field::Field;
 use super::init::{Init, initial};
 use super::learned_times::LearnedTimes;
@@ -14,18 +17,6 @@ use super::lowrank::LowRank;
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
 use crate::ops;
 use crate::pythia::{Affine, Config, Layer, LayerContext, Pythia};
-
-/// What a field may have beyond the paper's; everything is off by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-pub struct Extras {
-    /// Rank of low-rank updates of the layer's matrices, whose strength depends on time; 0 for none.
-    pub rank: usize,
-    /// Number of steps whose times are trained; 0 for none.
-    pub learn_times: usize,
-    /// No conditioning on time: the update of an ordinary layer, `γ = β = 0` and `α = 1`.
-    pub plain: bool,
-}
 
 /// `u(x, t) = α₁⊙Attn(mod₁(x)) + α₂⊙MLP(mod₂(x))` with `mod_i(x) = LN_i(x)⊙(1+γ_i) + β_i`: a layer's
 /// output minus its input, conditioned on time. With a sequential teacher the MLP reads
@@ -197,49 +188,6 @@ impl VelocityField {
         self.evaluate(x, &conditioned, &conditioned.modulation.gates, |context, qkv| {
             context.attend_cached(qkv, cache)
         })
-    }
-
-    /// The ordinary layer that one Euler step of length d at time t is:
-    /// `w⊙(1+γ)` and `b⊙(1+γ) + β` in the norms, `W(t)` in the projections, d·α in the last of each branch.
-    ///
-    /// # Shapes
-    /// `t`, `d` (1).
-    ///
-    /// # Errors
-    /// With a sequential teacher unless d = 1: there the MLP reads `x + α₁⊙Attn`, the folded layer's
-    /// `x + d·α₁⊙Attn`.
-    pub(super) fn folded(&self, t: &Tensor, d: &Tensor) -> Result<Layer> {
-        let length = d.to_vec1::<f32>()?[0];
-        ensure!(
-            self.context.parallel || length == 1.0,
-            "the teacher's residual is sequential: its flow is a layer of the teacher's kind only in one Euler \
-             step (steps = 1), since in shorter ones the MLP would read another input"
-        );
-        let Conditioned { modulation, scales } = self.condition(t)?;
-        let mut layer = self.layer.clone();
-        for (branch, norm) in
-            [&mut layer.input_layernorm, &mut layer.post_attention_layernorm].into_iter().enumerate()
-        {
-            let (weight, bias) = modulation.norm(branch, &norm.weight, &norm.bias)?;
-            (norm.weight, norm.bias) = (weight.squeeze(0)?, bias.squeeze(0)?);
-        }
-        let affines = [
-            &mut layer.query_key_value,
-            &mut layer.dense,
-            &mut layer.dense_h_to_4h,
-            &mut layer.dense_4h_to_h,
-        ];
-        for (i, affine) in affines.into_iter().enumerate() {
-            if let (Some(low_rank), Some(scales)) = (&self.low_rank, &scales) {
-                affine.weight = (&affine.weight + low_rank.update(i, scales)?)?;
-            }
-            if i % 2 == 1 {
-                let gate = modulation.gates.get(0)?.get(i / 2)?.broadcast_mul(d)?;
-                affine.weight = affine.weight.broadcast_mul(&gate.unsqueeze(1)?)?;
-                affine.bias = affine.bias.as_ref().map(|bias| bias.mul(&gate)).transpose()?;
-            }
-        }
-        Ok(layer)
     }
 
     fn condition(&self, t: &Tensor) -> Result<Conditioned> {

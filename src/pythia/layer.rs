@@ -105,25 +105,6 @@ impl Layer {
         })
     }
 
-    /// The layer with every weight changed by `f`.
-    ///
-    /// # Errors
-    /// Those of `f`.
-    pub fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        let norm = |norm: &Norm| Result::Ok(Norm { weight: f(&norm.weight)?, bias: f(&norm.bias)? });
-        let affine = |affine: &Affine| {
-            Result::Ok(Affine { weight: f(&affine.weight)?, bias: affine.bias.as_ref().map(&f).transpose()? })
-        };
-        Ok(Self {
-            input_layernorm: norm(&self.input_layernorm)?,
-            post_attention_layernorm: norm(&self.post_attention_layernorm)?,
-            query_key_value: affine(&self.query_key_value)?,
-            dense: affine(&self.dense)?,
-            dense_h_to_4h: affine(&self.dense_h_to_4h)?,
-            dense_4h_to_h: affine(&self.dense_4h_to_h)?,
-        })
-    }
-
     /// Every weight with its name inside the layer (`attention.dense.weight`, …).
     pub fn tensors(&self) -> Vec<(String, &Tensor)> {
         let norms = [
@@ -145,6 +126,18 @@ impl Layer {
                 std::iter::once((format!("{name}.weight"), weight)).chain(bias)
             })
             .collect()
+    }
+
+    /// The same layer with each weight replaced by what `f` makes of it.
+    pub fn map(&self, f: &mut impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            input_layernorm: self.input_layernorm.map(f)?,
+            post_attention_layernorm: self.post_attention_layernorm.map(f)?,
+            query_key_value: self.query_key_value.map(f)?,
+            dense: self.dense.map(f)?,
+            dense_h_to_4h: self.dense_h_to_4h.map(f)?,
+            dense_4h_to_h: self.dense_4h_to_h.map(f)?,
+        })
     }
 
     /// Carries latents over the layer, whole sequences at once:

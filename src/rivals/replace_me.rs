@@ -142,7 +142,7 @@ mod tests {
         // Layers that add nothing: the best map is the identity.
         let mut layers = model.layers().to_vec();
         for layer in &mut layers[2..] {
-            *layer = layer.map(|w| w.zeros_like())?;
+            *layer = layer.map(&mut |w| w.zeros_like())?;
         }
         let silent = model.with_layers(layers);
         let short = replace_me(&silent, 1, 4, &batches()?, 0.0, |_| {})?;
