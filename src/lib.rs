@@ -13,6 +13,7 @@
 //! | [`data`] | tokenized text and seeded sampling |
 //! | [`flow`] | velocity field, flow matching, flow walking, student, recoupling |
 //! | [`eval`] | KL, NMSE, perplexity, skip baselines |
+//! | [`rivals`] | other ways to make a model shallower |
 //! | [`train`] | optimizer, schedule, trainer loop |
 //! | [`results`] | run folders, Parquet tables, SQL |
 //! | [`bench`] | timing: samples, robust statistics, comparisons, baselines |
@@ -42,5 +43,6 @@ pub mod ops;
 pub mod pythia;
 pub mod report;
 pub mod results;
+pub mod rivals;
 pub mod sweep;
 pub mod train;

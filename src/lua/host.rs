@@ -16,7 +16,7 @@ use super::results::Ending;
 use super::state::State;
 use super::{
     bench, data, eval, flags, flow, help, interrupt, latents, ode, optim, prelude, pretrain, print, progress,
-    pythia, results, sandbox, sweep, tensor, tokenizer, train,
+    pythia, results, rivals, sandbox, sweep, tensor, tokenizer, train,
 };
 use crate::bench::Baselines;
 use crate::console;
@@ -184,6 +184,7 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     train::register(&mut registry)?;
     pretrain::register(&mut registry)?;
     eval::register(&mut registry)?;
+    rivals::register(&mut registry)?;
     results::register(&mut registry)?;
     bench::register(&mut registry)?;
     sweep::register(&mut registry)?;

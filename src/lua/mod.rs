@@ -39,6 +39,7 @@ mod pythia;
 mod register;
 mod repl;
 mod results;
+mod rivals;
 mod sandbox;
 mod show;
 mod signature;

@@ -184,6 +184,16 @@ fn members(class: &mut Members<'_, Model>) {
     );
     class.method(
         Entry {
+            name: "Pythia:without",
+            about: "The model with some of its layers left out; it shares the weights of the others.",
+            params: &[("layers", "integer[]", "layers to leave out, counted from 0")],
+            returns: &[("Pythia", "the shorter model")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nassert(m:without({3, 7}).config.num_hidden_layers == 22)",
+        },
+        |_, this: &Model, layers: Vec<usize>| Ok(Model(Arc::new(this.0.without(&layers)?))),
+    );
+    class.method(
+        Entry {
             name: "Pythia:logits",
             about: "Logits of the next token at every position.",
             params: &[("ids", IDS, "token ids (B, T)")],

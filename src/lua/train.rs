@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mlua::{Lua, Table};
 
 use super::catalogue::{Entry, OptionsTable, Param, join};
@@ -19,23 +19,40 @@ use super::register::Registry;
 use super::results::Run;
 use super::state::State;
 use crate::results::{Row, Value};
-use crate::train::{self, Progress, Trainer, side_by_side};
+use crate::train::{self, Curriculum, Objective, Progress, Trainer, side_by_side};
 
 /// Points of a training curve unless an option says otherwise.
 const POINTS: usize = 200;
 
-const ALGORITHM: [Param; 12] = [
-    ("method?", "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"", "the algorithm, fw when left out"),
+const ALGORITHM: [Param; 17] = [
+    ("method?", "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"|\"kl\"|\"lm\"", "the algorithm, fw when left out"),
+    (
+        "curriculum?",
+        "string",
+        "several algorithms, each for a share of the steps, instead of method: \"fm:0.3,kl:0.7\"",
+    ),
     ("steps?", "integer", "optimizer steps, 1000 when left out"),
     ("lr?", "number", "peak learning rate, 1e-3 when left out"),
     ("warmup?", "integer", "steps of linear warm-up, 100 when left out, at most a tenth of all"),
     ("final_lr?", "number", "learning rate at the end as a share of the peak, 0.02 when left out"),
+    (
+        "optimizer?",
+        "\"adamw\"|\"muon\"",
+        "adamw when left out; muon makes the updates of matrices orthogonal",
+    ),
     ("betas?", "number[]", "AdamW's β₁ and β₂, {0.9, 0.95} when left out"),
     ("weight_decay?", "number", "decoupled weight decay, 0 when left out"),
     ("clip?", "number", "largest gradient norm, 1 when left out"),
     ("walk?", "integer", "solver steps of a walk (fw, hybrid), 3 when left out"),
     ("solver?", SOLVER, "solver of a walk (fw, hybrid), midpoint when left out"),
     ("alpha?", "number", "weight of the fm term (hybrid), 0.1 when left out"),
+    (
+        "kl_weight?",
+        "number",
+        "weight of KL(teacher ‖ student) of the next token, added to the algorithm, 0 when left out",
+    ),
+    ("kl_steps?", "integer", "solver steps k of the flow that kl and lm are taken through, 1 when left out"),
+    ("kl_solver?", SOLVER, "solver of that flow, midpoint when left out"),
     ("seed?", "integer", "seed of data order and times, the host's when left out"),
 ];
 const DATA: [Param; 4] = [
@@ -47,14 +64,14 @@ const DATA: [Param; 4] = [
 const TRAIN: OptionsTable = OptionsTable {
     class: "TrainOptions",
     fields: &{
-        const FIELDS: [Param; 16] = join(DATA, ALGORITHM);
+        const FIELDS: [Param; 21] = join(DATA, ALGORITHM);
         FIELDS
     },
 };
 const MEMBER: OptionsTable = OptionsTable {
     class: "TogetherStudentOptions",
     fields: &{
-        const FIELDS: [Param; 13] = join([("student", "Student", "the student to train")], ALGORITHM);
+        const FIELDS: [Param; 18] = join([("student", "Student", "the student to train")], ALGORITHM);
         FIELDS
     },
 };
@@ -214,19 +231,34 @@ impl Shared {
 fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Options> {
     let default = train::Options::default();
     Ok(train::Options {
-        method: options.get::<String>("method")?.map_or(Ok(default.method), |name| name.parse())?,
+        curriculum: curriculum(options)?,
         steps: options.count("steps", shared.steps, 1)?,
         lr: options.or("lr", default.lr)?,
         warmup: options.count("warmup", default.warmup, 0)?,
         final_lr: options.or("final_lr", default.final_lr)?,
+        optimizer: options.get::<String>("optimizer")?.map_or(Ok(default.optimizer), |name| name.parse())?,
         betas: betas(options)?.unwrap_or(default.betas),
         weight_decay: options.or("weight_decay", default.weight_decay)?,
         clip: options.or("clip", default.clip)?,
         walk: options.count("walk", default.walk, 1)?,
         solver: method(options, "solver", default.solver)?,
         alpha: options.or("alpha", default.alpha)?,
+        kl_weight: options.or("kl_weight", default.kl_weight)?,
+        kl_steps: options.count("kl_steps", default.kl_steps, 1)?,
+        kl_solver: method(options, "kl_solver", default.kl_solver)?,
         seed: options.or("seed", shared.seed)?,
     })
+}
+
+/// The options `curriculum` and `method`, of which one may be given.
+fn curriculum(options: &Options) -> anyhow::Result<Curriculum> {
+    let (curriculum, method) = (options.get::<String>("curriculum")?, options.get::<String>("method")?);
+    match (curriculum, method) {
+        (None, None) => Ok(train::Options::default().curriculum),
+        (None, Some(name)) => Ok(name.parse::<Objective>()?.into()),
+        (Some(text), None) => text.parse().context("option 'curriculum'"),
+        (Some(_), Some(_)) => bail!("options 'method' and 'curriculum' exclude each other"),
+    }
 }
 
 /// Trains to the end or to the first error.
@@ -281,7 +313,7 @@ fn losses(curves: &[Curve]) -> String {
 
 /// The training curve of one student.
 struct Curve {
-    method: &'static str,
+    method: String,
     block: String,
     steps: usize,
     every: usize,
@@ -294,7 +326,7 @@ impl Curve {
     fn new(trainer: &Trainer, shared: &Shared) -> Self {
         let steps = trainer.options.steps;
         Self {
-            method: trainer.options.method.name(),
+            method: trainer.options.label(),
             block: trainer.student.block.to_string(),
             steps,
             every: shared.log_every.unwrap_or((steps / POINTS).max(1)),
@@ -318,7 +350,7 @@ impl Curve {
     fn row(&self, progress: &Progress) -> Row {
         let report = progress.report;
         let cells = [
-            ("method", Value::from(self.method)),
+            ("method", Value::from(self.method.as_str())),
             ("block", Value::from(self.block.as_str())),
             ("step", Value::Int(report.step as i64)),
             ("loss", Value::Float(report.loss)),
@@ -337,7 +369,7 @@ impl Curve {
 
     fn result(&self, lua: &Lua) -> anyhow::Result<Table> {
         let table = lua.create_table()?;
-        table.set("method", self.method)?;
+        table.set("method", self.method.as_str())?;
         table.set("steps", self.last.map_or(0, |last| last.report.step))?;
         table.set("loss", self.last.map(|last| last.report.loss))?;
         table.set("tokens", self.last.map_or(0, |last| last.tokens))?;
