@@ -16,6 +16,7 @@
 //! | [`train`] | optimizer, schedule, trainer loop |
 //! | [`results`] | run folders, Parquet tables, SQL |
 //! | [`report`] | charts and the HTML page |
+//! | [`live`] | looking at a run while it goes on |
 //! | [`lua`] | the scripting host |
 //! | [`cli`] | one file a subcommand |
 //!
@@ -30,6 +31,7 @@ pub mod data;
 pub mod device;
 pub mod eval;
 pub mod flow;
+pub mod live;
 pub mod lua;
 pub mod nearest;
 pub mod ode;

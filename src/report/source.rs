@@ -1,25 +1,32 @@
 //! Reads stored runs into the report's plain structs. The only file of this room that knows `results`.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::Request;
 use super::input::{Cell, Report, RunRecord, Script, Table};
-use super::number::count;
+use super::number::duration;
 use crate::nearest::nearest;
-use crate::results::{self, Catalog, Entry, Status, Value};
+use crate::results::{self, Catalog, Entry, Row, Status, Value};
 
 /// Columns of `results` and `training` that a report has no use for: whether a run is the newest of its name.
 const LATEST: &str = "latest";
 
-/// Everything about the chosen runs; see [`super::compile`] for what `wanted` may name.
+/// Everything about the chosen runs; see [`Request`] for what it may name.
 ///
 /// # Errors
 /// When there are no such runs or their tables cannot be read.
-pub fn read(root: &Path, wanted: &[String], title: Option<&str>) -> Result<Report> {
+pub fn read(root: &Path, request: &Request) -> Result<Report> {
     let catalog = Catalog::read_some(root)?;
-    let entries = if wanted.is_empty() { newest_finished(&catalog, root)? } else { named(&catalog, wanted)? };
-    report(root, &entries, title)
+    let chosen = if request.runs.is_empty() {
+        newest_finished(&catalog, request.all, root)?
+    } else {
+        named(&catalog, &request.runs, request.all)?
+    };
+    let entries = if request.all { chosen } else { with_repetitions(&catalog, chosen, &request.runs) };
+    report(root, &entries, request.title.as_deref())
 }
 
 /// Everything about one run, finished or not.
@@ -34,28 +41,80 @@ pub fn read_run(root: &Path, run_id: &str) -> Result<Report> {
     }
 }
 
-fn newest_finished<'a>(catalog: &'a Catalog, root: &Path) -> Result<Vec<&'a Entry>> {
+/// The newest finished run of every name, or all that finished.
+fn newest_finished<'a>(catalog: &'a Catalog, all: bool, root: &Path) -> Result<Vec<&'a Entry>> {
     let finished: Vec<&Entry> =
         catalog.entries.iter().filter(|e| e.record.status == Status::Finished).collect();
-    let newer = |at: usize| finished[at + 1..].iter().any(|e| e.record.name == finished[at].record.name);
-    let chosen: Vec<&Entry> = (0..finished.len()).filter(|at| !newer(*at)).map(|at| finished[at]).collect();
+    let newest: HashMap<&str, usize> =
+        finished.iter().enumerate().map(|(at, e)| (e.record.name.as_str(), at)).collect();
+    let chosen: Vec<&Entry> = (0..finished.len())
+        .filter(|at| all || newest[finished[*at].record.name.as_str()] == *at)
+        .map(|at| finished[at])
+        .collect();
     if chosen.is_empty() {
         bail!("no finished run in {}: name a run to report on it as it stands", root.display());
     }
     Ok(chosen)
 }
 
-/// The runs that the names or ids mean, each once, oldest first.
-fn named<'a>(catalog: &'a Catalog, wanted: &[String]) -> Result<Vec<&'a Entry>> {
-    let mut positions = Vec::new();
+/// The runs that the names, patterns or ids mean, each once, oldest first.
+fn named<'a>(catalog: &'a Catalog, wanted: &[String], all: bool) -> Result<Vec<&'a Entry>> {
+    let mut positions = BTreeSet::new();
     for name in wanted {
-        let position = position(catalog, name).with_context(|| unknown(catalog, name))?;
-        if !positions.contains(&position) {
-            positions.push(position);
+        let names = names(catalog, name)?;
+        for name in names {
+            if all {
+                let same =
+                    |entry: &Entry| entry.record.name == name && entry.record.status == Status::Finished;
+                positions.extend((0..catalog.entries.len()).filter(|at| same(&catalog.entries[*at])));
+            }
+            positions.insert(position(catalog, name).with_context(|| unknown(catalog, name))?);
         }
     }
-    positions.sort_unstable();
     Ok(positions.into_iter().map(|at| &catalog.entries[at]).collect())
+}
+
+/// The names that a pattern with `*` fits; the name itself where it is none.
+fn names<'a>(catalog: &'a Catalog, wanted: &'a str) -> Result<BTreeSet<&'a str>> {
+    if !wanted.contains('*') || catalog.entries.iter().any(|entry| entry.record.name == wanted) {
+        return Ok(BTreeSet::from([wanted]));
+    }
+    // Of the characters that a pattern knows, only `*` is one here: names may hold the others.
+    let escaped: Vec<String> = wanted.split('*').map(glob::Pattern::escape).collect();
+    let pattern = glob::Pattern::new(&escaped.join("*")).with_context(|| format!("pattern `{wanted}`"))?;
+    let names = catalog.entries.iter().map(|entry| entry.record.name.as_str());
+    let fitting: BTreeSet<&str> = names.filter(|name| pattern.matches(name)).collect();
+    if fitting.is_empty() {
+        bail!("no run fits the pattern `{wanted}`; `lft runs` lists all");
+    }
+    Ok(fitting)
+}
+
+/// The chosen runs and their repetitions: the newest finished run of every other seed with the same name, script and
+/// options. A run that was asked for by its id stays alone. Oldest first.
+fn with_repetitions<'a>(catalog: &'a Catalog, chosen: Vec<&'a Entry>, ids: &[String]) -> Vec<&'a Entry> {
+    let mut seeds: HashMap<String, BTreeSet<Option<u64>>> = HashMap::new();
+    for entry in chosen.iter().filter(|entry| !ids.contains(&entry.record.id)) {
+        seeds.entry(settings(entry)).or_default().insert(entry.record.seed);
+    }
+    let mut repetitions: Vec<&Entry> = Vec::new();
+    for entry in catalog.entries.iter().rev().filter(|entry| entry.record.status == Status::Finished) {
+        let Some(known) = seeds.get_mut(&settings(entry)) else { continue };
+        if entry.record.seed.is_some() && known.insert(entry.record.seed) {
+            repetitions.push(entry);
+        }
+    }
+    let kept =
+        |entry: &&Entry| chosen.iter().chain(&repetitions).any(|other| other.record.id == entry.record.id);
+    catalog.entries.iter().filter(kept).collect()
+}
+
+/// All that repetitions have in common. Where the report goes and the seed itself make no difference.
+fn settings(entry: &Entry) -> String {
+    let record = &entry.record;
+    let decides = |(name, _): &(&String, &serde_json::Value)| !["seed", "report"].contains(&name.as_str());
+    let options: Vec<_> = record.options.iter().filter(decides).collect();
+    serde_json::json!([record.name, record.script_text, options]).to_string()
 }
 
 /// A run by its id, else the newest finished run of that name, else the newest of that name.
@@ -77,7 +136,8 @@ fn unknown(catalog: &Catalog, name: &str) -> String {
 }
 
 fn report(root: &Path, entries: &[&Entry], title: Option<&str>) -> Result<Report> {
-    let (results, mut notes) = table(root, "results", entries)?;
+    let (mut results, mut notes) = table(root, "results", entries)?;
+    add_seeds(&mut results, entries);
     let (training, training_notes) = table(root, "training", entries)?;
     notes.extend(training_notes);
     notes.dedup();
@@ -87,13 +147,42 @@ fn report(root: &Path, entries: &[&Entry], title: Option<&str>) -> Result<Report
         results,
         training,
         notes,
+        sections: Vec::new(),
     })
 }
 
+/// Rows that do not say their seed get that of their run, which tells repetitions from other equal rows.
+fn add_seeds(results: &mut Table, entries: &[&Entry]) {
+    let Some(run_id) = results.column("run_id") else { return };
+    let seeds: HashMap<&str, Cell> = entries
+        .iter()
+        .filter_map(|entry| {
+            Some((entry.record.id.as_str(), Cell::Int(i64::try_from(entry.record.seed?).ok()?)))
+        })
+        .collect();
+    let at = results.column("seed").unwrap_or_else(|| {
+        results.columns.push("seed".into());
+        results.columns.len() - 1
+    });
+    for row in &mut results.rows {
+        let seed = row[run_id].text().and_then(|id| seeds.get(id)).cloned().unwrap_or(Cell::Null);
+        row.resize(row.len().max(at + 1), Cell::Null);
+        if row[at].is_null() {
+            row[at] = seed;
+        }
+    }
+}
+
 fn default_title(entries: &[&Entry]) -> String {
-    match entries {
-        [entry] => entry.record.name.clone(),
-        [first, second] => format!("{} and {}", first.record.name, second.record.name),
+    let mut names: Vec<&str> = Vec::new();
+    for entry in entries {
+        if !names.contains(&entry.record.name.as_str()) {
+            names.push(&entry.record.name);
+        }
+    }
+    match names.as_slice() {
+        [name] => (*name).to_string(),
+        [first, second] => format!("{first} and {second}"),
         _ => format!("Results of {} runs", entries.len()),
     }
 }
@@ -117,6 +206,29 @@ fn table(root: &Path, name: &str, entries: &[&Entry]) -> Result<(Table, Vec<Stri
     Ok((table, notes))
 }
 
+/// Rows with columns of their own as one table; what a row lacks is null.
+pub fn from_rows(rows: Vec<Row>) -> Table {
+    let mut table = Table::default();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for row in rows {
+        let mut cells = vec![Cell::Null; table.columns.len()];
+        for (name, value) in row {
+            let at = *places.entry(name.clone()).or_insert(table.columns.len());
+            if at == table.columns.len() {
+                table.columns.push(name);
+                cells.push(Cell::Null);
+            }
+            cells[at] = cell(&value);
+        }
+        table.rows.push(cells);
+    }
+    let width = table.columns.len();
+    for row in &mut table.rows {
+        row.resize(width, Cell::Null);
+    }
+    table
+}
+
 fn cell(value: &Value) -> Cell {
     match value {
         Value::Null => Cell::Null,
@@ -136,6 +248,7 @@ fn run_record(record: &results::RunRecord) -> RunRecord {
         id: record.id.clone(),
         name: record.name.clone(),
         status: record.status.as_str().to_string(),
+        seed: record.seed,
         script,
         options: record.options.iter().map(|(name, value)| (name.clone(), option(value))).collect(),
         arguments: record.arguments.clone(),
@@ -176,29 +289,22 @@ fn environment(record: &results::RunRecord) -> Vec<(String, String)> {
     known.map(|(name, fact)| (name.to_string(), fact)).collect()
 }
 
-/// `0.8 s`, `12 min 30 s`, `1,234 h 5 min`.
-fn duration(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as i64;
-    match whole {
-        ..10 => format!("{:.1} s", seconds.max(0.0)),
-        10..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", count(whole / 3600), whole % 3600 / 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{Row, Run, RunInfo};
+    use crate::results::{Run, RunInfo};
 
     fn store(root: &Path, name: &str, kl: f64, end: Status) -> String {
+        store_seed(root, name, kl, end, 7)
+    }
+
+    fn store_seed(root: &Path, name: &str, kl: f64, end: Status, seed: u64) -> String {
         let info = RunInfo {
             name: name.into(),
             script: Some("a.lua".into()),
             script_text: Some("return 1".into()),
             options: serde_json::json!({"steps": 3, "init": "zero"}).as_object().cloned().unwrap_or_default(),
-            seed: Some(7),
+            seed: Some(seed),
             device: "cpu".into(),
             ..RunInfo::default()
         };
@@ -225,7 +331,7 @@ mod tests {
         let newer = store(root.path(), "a", 0.2, Status::Finished);
         let other = store(root.path(), "b's", 0.1, Status::Finished);
         store(root.path(), "b's", 0.1, Status::Failed);
-        let report = read(root.path(), &[], None).unwrap();
+        let report = read(root.path(), &Request::default()).unwrap();
         assert_eq!(names(&report), [newer.as_str(), other.as_str()]);
         assert_eq!(report.title, "a and b's");
         let kl: Vec<_> = report.results.records().filter_map(|record| record.number("kl")).collect();
@@ -239,13 +345,51 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let old = store(root.path(), "steps", 0.3, Status::Finished);
         let new = store(root.path(), "steps", 0.2, Status::Failed);
-        let by_name = read(root.path(), &["steps".into(), old.clone()], Some("Mine")).unwrap();
+        let asked = |runs: &[&str]| Request {
+            runs: runs.iter().map(|r| r.to_string()).collect(),
+            ..Request::default()
+        };
+        let mine = Request { title: Some("Mine".into()), ..asked(&["steps", &old]) };
+        let by_name = read(root.path(), &mine).unwrap();
         assert_eq!((names(&by_name), by_name.title.as_str()), (vec![old.as_str()], "Mine"));
-        assert_eq!(names(&read(root.path(), &[new.clone(), old.clone()], None).unwrap()), [old, new.clone()]);
+        assert_eq!(names(&read(root.path(), &asked(&[&new, &old])).unwrap()), [old, new.clone()]);
         assert_eq!(names(&read_run(root.path(), &new).unwrap()), [new]);
-        let error = format!("{:#}", read(root.path(), &["stepz".into()], None).unwrap_err());
+        let error = format!("{:#}", read(root.path(), &asked(&["stepz"])).unwrap_err());
         assert!(error.contains("`stepz` (did you mean `steps`?)"), "{error}");
         assert!(read_run(root.path(), "nothing").is_err());
+    }
+
+    #[test]
+    fn repetitions_come_along_and_say_their_seed() {
+        let root = tempfile::tempdir().unwrap();
+        let first = store_seed(root.path(), "a", 0.3, Status::Finished, 1);
+        store_seed(root.path(), "a", 0.4, Status::Finished, 2);
+        let newer = store_seed(root.path(), "a", 0.5, Status::Finished, 2);
+        store_seed(root.path(), "a", 0.6, Status::Failed, 3);
+        let newest = store_seed(root.path(), "a", 0.7, Status::Finished, 4);
+        let report = read(root.path(), &Request::default()).unwrap();
+        assert_eq!(names(&report), [first.as_str(), newer.as_str(), newest.as_str()]);
+        let seeds: Vec<_> = report.results.records().filter_map(|record| record.whole("seed")).collect();
+        assert_eq!(seeds, [1, 2, 4]);
+        assert_eq!(report.title, "a");
+        let alone = Request { runs: vec![newest.clone()], ..Request::default() };
+        assert_eq!(names(&read(root.path(), &alone).unwrap()), [newest.as_str()]);
+        let all = Request { all: true, ..Request::default() };
+        assert_eq!(read(root.path(), &all).unwrap().runs.len(), 4, "all that finished");
+    }
+
+    #[test]
+    fn patterns_fit_names() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["lr [1]", "lr [2]", "other"] {
+            store(root.path(), name, 0.3, Status::Finished);
+        }
+        let found = |pattern: &str| {
+            let request = Request { runs: vec![pattern.into()], ..Request::default() };
+            read(root.path(), &request).map(|report| report.runs.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!((found("lr [*"), found("*")), (Ok(2), Ok(3)));
+        assert_eq!(found("x*"), Err("no run fits the pattern `x*`; `lft runs` lists all".into()));
     }
 
     #[test]
@@ -259,11 +403,5 @@ mod tests {
             |name: &str| run.environment.iter().find(|fact| fact.0 == name).map(|fact| fact.1.as_str());
         assert_eq!((fact("seed"), fact("device")), (Some("7"), Some("cpu")));
         assert!(fact("versions").is_some_and(|versions| versions.contains("candle-core")));
-    }
-
-    #[test]
-    fn durations() {
-        let shown = [0.84, 42.4, 750.0, 4_442_700.0].map(duration);
-        assert_eq!(shown, ["0.8 s", "42 s", "12 min 30 s", "1,234 h 5 min"]);
     }
 }

@@ -1,11 +1,13 @@
 //! KL, NMSE and perplexity against the number of solver steps.
 
-use plotly::common::{DashType, ErrorData, ErrorType, Font, Line, Marker, Mode, Position, Visible};
+use plotly::common::{DashType, Fill, Font, HoverInfo, Line, Marker, Mode, Position, Visible};
 use plotly::{Plot, Scatter};
 
 use super::axes::Labels;
-use super::{Chart, axes, json, on_block};
-use crate::report::ablation::{Ablation, Block, Measure, Metric, Skip, Student};
+use super::{Chart, Tools, axes, json, on_block};
+use crate::report::ablation::{Ablation, Block, Metric, Skip, Student};
+use crate::report::number::{in_prose, plural};
+use crate::report::statistics::Sample;
 use crate::report::style::{self, plain};
 
 /// One chart a measure and block.
@@ -34,7 +36,7 @@ struct Series<'a> {
     run: &'a str,
     method: &'a str,
     solver: &'a str,
-    points: Vec<(i64, Measure)>,
+    points: Vec<(i64, Sample)>,
 }
 
 fn chart(block: &Block, at: usize, metric: Metric, methods: &[String]) -> Option<Chart> {
@@ -66,19 +68,32 @@ fn chart(block: &Block, at: usize, metric: Metric, methods: &[String]) -> Option
     let visible = |one: &Series| shown.contains(&one.solver) || is_best(one, block);
     let labelled = labelled(&series, visible, &values);
     for (at, one) in series.iter().enumerate() {
-        plot.add_trace(curve(one, name(one, block), methods, visible(one), labelled.contains(&at)));
+        let name = name(one, block);
+        if let Some(band) = band(one, &name, methods, visible(one)) {
+            plot.add_trace(band);
+        }
+        plot.add_trace(curve(one, name, methods, visible(one), labelled.contains(&at)));
     }
-    let (what, unit, reading) = words(metric);
+    let (what, unit, mut reading) = words(metric);
+    let most = series.iter().flat_map(|s| s.points.iter().map(|(_, sample)| sample.count)).max().unwrap_or(1);
+    if most > 1 {
+        reading.push_str(BANDS);
+    }
     Some(Chart {
         id: format!("{}-{at}", metric.column()),
         title: format!("{what} against solver steps{}", on_block(&block.name)),
-        reading: reading.to_string(),
+        reading,
+        tools: Tools::Scale,
         json: json(plot, axes::layout(x, axes::fitting(unit, &values))),
     })
 }
 
-fn words(metric: Metric) -> (&'static str, &'static str, &'static str) {
-    match metric {
+/// What bands mean, see [`Sample::band`].
+const BANDS: &str = " Lines are means over repetitions; a band is the 95 % interval of the mean by Student's t (of two \
+                     repetitions, their range). Where bands overlap widely, the curves cannot be told apart.";
+
+fn words(metric: Metric) -> (&'static str, &'static str, String) {
+    let (what, unit, reading) = match metric {
         Metric::Kl => (
             "KL divergence",
             "KL in nats per token",
@@ -97,7 +112,8 @@ fn words(metric: Metric) -> (&'static str, &'static str, &'static str) {
             "the solid grey line is the teacher, which a student can approach but is not expected to beat; dotted \
              lines are the teacher with layers left out.",
         ),
-    }
+    };
+    (what, unit, reading.to_string())
 }
 
 fn series(block: &Block, metric: Metric) -> Vec<Series<'_>> {
@@ -212,22 +228,52 @@ fn curve(
     if let Some(end) = text.last_mut().filter(|_| labelled) {
         *end = plain(series.method);
     }
-    let mut curve = Scatter::new(series.points.iter().map(|(k, _)| *k as f64).collect(), means)
+    Scatter::new(series.points.iter().map(|(k, _)| *k as f64).collect(), means)
         .name(plain(&name))
+        .legend_group(plain(&name))
         .mode(if labelled { Mode::LinesMarkersText } else { Mode::LinesMarkers })
-        .text_array(text)
         .text_position(Position::MiddleRight)
         .text_font(Font::new().size(13))
         .clip_on_axis(false)
         .line(Line::new().color(colour).width(2.0).dash(dash))
         .marker(Marker::new().color(colour).symbol(symbol).size(8))
-        .hover_template("%{fullData.name}<br>k = %{x}: %{y:.4g}<extra></extra>")
-        .visible(if visible { Visible::True } else { Visible::LegendOnly });
-    if series.points.iter().any(|(_, measure)| measure.count > 1) {
-        let above = series.points.iter().map(|(_, measure)| measure.high - measure.mean).collect();
-        let below = series.points.iter().map(|(_, measure)| measure.mean - measure.low).collect();
-        let bars = ErrorData::new(ErrorType::Data).symmetric(false).array(above).array_minus(below);
-        curve = curve.error_y(bars.color(colour).thickness(1.0));
+        .text_array(text)
+        .hover_text_array(series.points.iter().map(|(_, sample)| spread(sample)).collect())
+        .hover_template("%{fullData.name}<br>k = %{x}: %{y:.4g}%{hovertext}<extra></extra>")
+        .visible(shown(visible))
+}
+
+/// What repetitions say of a curve's mean, as a band around it; see [`Sample::band`].
+fn band(series: &Series, name: &str, methods: &[String], visible: bool) -> Option<Box<Scatter<f64, f64>>> {
+    series.points.iter().any(|(_, sample)| sample.count > 1).then(|| {
+        let edge = |upper: bool| {
+            move |(k, sample): &(i64, Sample)| {
+                (*k as f64, if upper { sample.band().1 } else { sample.band().0 })
+            }
+        };
+        let there = series.points.iter().map(edge(true));
+        let (ks, values) = there.chain(series.points.iter().rev().map(edge(false))).unzip();
+        Scatter::new(ks, values)
+            .name(plain(&format!("{name}, band")))
+            .legend_group(plain(name))
+            .show_legend(false)
+            .mode(Mode::Lines)
+            .fill(Fill::ToSelf)
+            .fill_color(style::faint(style::colour(series.method, methods)))
+            .line(Line::new().width(0.0))
+            .hover_info(HoverInfo::Skip)
+            .visible(shown(visible))
+    })
+}
+
+/// ` ± 0.004 (3 repetitions)`; empty for one.
+fn spread(sample: &Sample) -> String {
+    match sample.count {
+        1 => String::new(),
+        count => format!(" ± {} ({})", in_prose(sample.sd), plural(count, "repetition")),
     }
-    curve
+}
+
+fn shown(visible: bool) -> Visible {
+    if visible { Visible::True } else { Visible::LegendOnly }
 }
