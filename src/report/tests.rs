@@ -30,7 +30,7 @@ fn plotly_is_there_once_and_nothing_is_loaded() {
     assert_eq!(html.matches("plotly.js v").count(), 1);
     assert!(!html.contains("MathJax.js") && !own(&html).contains("MathJax"));
     // The table is saved as a file through an address of the page's own.
-    let own = own(&html).to_lowercase().replace("createobjecturl(", "");
+    let own = own(&html).to_lowercase().replace("objecturl(", "");
     assert!(own.len() < 400_000, "{} bytes beside Plotly", own.len());
     for load in ["src=", "href=\"http", "@import", "url(", "http://", "https://", "//cdn", "fetch("] {
         assert!(!own.contains(load), "the page holds {load}");

@@ -79,6 +79,13 @@ impl<'a> Line<'a> {
         self.repetitions.len()
     }
 
+    /// The mean of the last tenth of the losses.
+    pub fn end(&self) -> f64 {
+        let from = self.steps.len() - self.steps.len().div_ceil(10);
+        let last: Vec<f64> = self.repetitions.iter().flat_map(|losses| &losses[from..]).copied().collect();
+        last.iter().sum::<f64>() / last.len().max(1) as f64
+    }
+
     pub fn losses(&self) -> impl Iterator<Item = f64> {
         self.repetitions.iter().flatten().copied()
     }

@@ -33,6 +33,9 @@ const COSTS: [Cost; 2] = [
     },
 ];
 
+/// Points of one method at most: those of the lowest KL.
+const POINTS: usize = 400;
+
 /// One chart a cost and block, where the rows know that cost and it differs.
 pub fn charts(ablation: &Ablation) -> Vec<Chart> {
     let methods = methods(ablation);
@@ -66,7 +69,7 @@ fn chart(block: &Block, at: usize, cost: &Cost, methods: &[String]) -> Option<Ch
     let skips = block.skips.iter();
     let skips: Vec<Point> =
         skips.filter_map(|skip| point(&skip.outcome, cost, MarkerSymbol::X, skip.label.clone())).collect();
-    let groups: Vec<(&str, &str, Vec<Point>)> = methods
+    let mut groups: Vec<(&str, &str, Vec<Point>)> = methods
         .iter()
         .map(|method| (method.as_str(), style::colour(method, methods), students(method)))
         .chain([("layers left out", style::REFERENCE, skips)])
@@ -78,6 +81,7 @@ fn chart(block: &Block, at: usize, cost: &Cost, methods: &[String]) -> Option<Ch
     if all.iter().all(|(cost, _)| *cost == all[0].0) {
         return None;
     }
+    let left_out = keep_best(&mut groups);
     let mut traces = Vec::new();
     let unbeaten = front(&all).into_iter().map(|at| all[at]).collect();
     if let Some(line) = line(unbeaten, LineShape::Hv) {
@@ -87,18 +91,34 @@ fn chart(block: &Block, at: usize, cost: &Cost, methods: &[String]) -> Option<Ch
         traces.push(scatter(name, colour, points));
     }
     let (costs, kls): (Vec<f64>, Vec<f64>) = all.into_iter().unzip();
+    let cut = match left_out {
+        0 => String::new(),
+        _ => format!(" Of each method the {POINTS} points of the lowest KL are drawn."),
+    };
     let x = axes::fitting(cost.axis, &costs);
     let y = axes::fitting("KL in nats per token", &kls);
     Some(Chart {
         id: format!("{}-{at}", cost.id),
         title: format!("{}{}", cost.title, on_block(&block.name)),
-        reading: "left is cheaper, down is closer to the teacher; nothing measured here is both cheaper and closer than \
+        reading: format!(
+            "left is cheaper, down is closer to the teacher; nothing measured here is both cheaper and closer than \
                   a point on the grey stairs. Every point is one solver and k (hover to see which; the marker tells \
-                  the solver)."
-            .into(),
+                  the solver).{cut}"
+        ),
         tools: Tools::Scale,
         json: drawing(traces, axes::layout(x, y)),
     })
+}
+
+/// Drops all but the best points of every group; returns how many went.
+fn keep_best(groups: &mut [(&str, &str, Vec<Point>)]) -> usize {
+    let mut left_out = 0;
+    for (_, _, points) in groups {
+        points.sort_by(|a, b| a.kl.total_cmp(&b.kl));
+        left_out += points.len().saturating_sub(POINTS);
+        points.truncate(POINTS);
+    }
+    left_out
 }
 
 fn scatter(name: &str, colour: &str, points: &[Point]) -> Value {

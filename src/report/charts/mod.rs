@@ -6,7 +6,9 @@ mod front;
 mod frontier;
 mod parameters;
 mod recoupling;
+mod series;
 mod steps;
+mod strokes;
 mod training;
 
 use plotly::configuration::{Configuration, DisplayModeBar};

@@ -1,14 +1,14 @@
 //! KL, NMSE and perplexity against the number of solver steps.
 
-use plotly::common::{DashType, Fill, Font, HoverInfo, Line, Marker, Mode, Position, Visible};
-use plotly::{Plot, Scatter};
+use plotly::Plot;
+use plotly::common::DashType;
 
 use super::axes::Labels;
+use super::series::{Series, is_best, labelled, name, series, shown_solvers};
+use super::strokes::{band, curve, reference};
 use super::{Chart, Tools, axes, json, on_block};
-use crate::report::ablation::{Ablation, Block, Metric, Skip, Student};
-use crate::report::number::{in_prose, plural};
-use crate::report::statistics::Sample;
-use crate::report::style::{self, plain};
+use crate::report::ablation::{Ablation, Block, Metric, Skip};
+use crate::report::number::count;
 
 /// One chart a measure and block.
 pub fn charts(ablation: &Ablation) -> Vec<Chart> {
@@ -31,16 +31,8 @@ pub fn methods(ablation: &Ablation) -> Vec<String> {
     methods
 }
 
-/// A curve: one method in one run with one solver.
-struct Series<'a> {
-    run: &'a str,
-    method: &'a str,
-    solver: &'a str,
-    points: Vec<(i64, Sample)>,
-}
-
 fn chart(block: &Block, at: usize, metric: Metric, methods: &[String]) -> Option<Chart> {
-    let series = series(block, metric);
+    let (series, left_out) = series(block, metric);
     let mut ks: Vec<i64> = series.iter().flat_map(|s| s.points.iter().map(|(k, _)| *k)).collect();
     ks.sort_unstable();
     ks.dedup();
@@ -79,6 +71,11 @@ fn chart(block: &Block, at: usize, metric: Metric, methods: &[String]) -> Option
     if most > 1 {
         reading.push_str(BANDS);
     }
+    if left_out > 0 {
+        let note =
+            format!(" Of each method the lowest curves are drawn, {} are not.", count(left_out as i64));
+        reading.push_str(&note);
+    }
     Some(Chart {
         id: format!("{}-{at}", metric.column()),
         title: format!("{what} against solver steps{}", on_block(&block.name)),
@@ -116,66 +113,6 @@ fn words(metric: Metric) -> (&'static str, &'static str, String) {
     (what, unit, reading.to_string())
 }
 
-fn series(block: &Block, metric: Metric) -> Vec<Series<'_>> {
-    let mut all: Vec<Series> = Vec::new();
-    for Student { run, method, solver, k, outcome } in &block.students {
-        let Some(measure) = outcome.measure(metric) else { continue };
-        let same = |s: &&mut Series| s.run == run && s.method == method && s.solver == solver;
-        match all.iter_mut().find(same) {
-            Some(series) => series.points.push((*k, measure)),
-            None => all.push(Series { run, method, solver, points: vec![(*k, measure)] }),
-        }
-    }
-    all.sort_by_key(|s| (s.method.to_string(), s.run.to_string()));
-    all
-}
-
-/// Method and solver, and the run where the method was trained in several.
-fn name(series: &Series, block: &Block) -> String {
-    let several = block.students.iter().any(|s| s.method == series.method && s.run != series.run);
-    let parts = [series.method, series.solver, if several { series.run } else { "" }];
-    parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" · ")
-}
-
-/// The solvers drawn at first: Euler and midpoint, or the first two there are. The legend offers the others.
-fn shown_solvers<'a>(series: &[Series<'a>]) -> Vec<&'a str> {
-    let mut solvers: Vec<&str> = Vec::new();
-    for one in series {
-        if !solvers.contains(&one.solver) {
-            solvers.push(one.solver);
-        }
-    }
-    let usual: Vec<&str> =
-        solvers.iter().copied().filter(|solver| ["", "euler", "midpoint"].contains(solver)).collect();
-    if usual.is_empty() { solvers.into_iter().take(2).collect() } else { usual }
-}
-
-/// The series of the student that the summary praises is always drawn.
-fn is_best(series: &Series, block: &Block) -> bool {
-    block.best().is_some_and(|best| {
-        (series.run, series.method, series.solver) == (&*best.run, &*best.method, &*best.solver)
-    })
-}
-
-/// The series that carry their method's name at their end: one a method, from the lowest on, where there is room.
-fn labelled(series: &[Series], visible: impl Fn(&Series) -> bool, values: &[f64]) -> Vec<usize> {
-    let last = series.iter().filter_map(|one| one.points.last()).map(|(k, _)| *k).max();
-    let ends = series.iter().enumerate().filter(|(_, one)| visible(one)).filter_map(|(at, one)| {
-        one.points.last().filter(|(k, _)| Some(*k) == last).map(|(_, end)| (at, end.mean))
-    });
-    let mut ends: Vec<(usize, f64)> = ends.collect();
-    ends.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let (mut labels, mut methods) = (Labels::new(values), Vec::new());
-    ends.retain(|(at, end)| {
-        let fresh = !methods.contains(&series[*at].method) && labels.place(*end);
-        if fresh {
-            methods.push(series[*at].method);
-        }
-        fresh
-    });
-    ends.into_iter().map(|(at, _)| at).collect()
-}
-
 /// The best baseline of every number of layers left out.
 fn best_skips(block: &Block, metric: Metric) -> Vec<(&Skip, f64)> {
     let mut best: Vec<(&Skip, f64)> = Vec::new();
@@ -193,87 +130,4 @@ fn best_skips(block: &Block, metric: Metric) -> Vec<(&Skip, f64)> {
 fn teacher_ppl(block: &Block) -> Option<f64> {
     let students = block.students.iter().map(|student| &student.outcome);
     students.chain(block.skips.iter().map(|skip| &skip.outcome)).find_map(|outcome| outcome.teacher_ppl)
-}
-
-/// A horizontal line with its name on it, where there is room for the name.
-fn reference(
-    label: &str,
-    value: f64,
-    ends: (f64, f64),
-    dash: DashType,
-    named: bool,
-) -> Box<Scatter<f64, f64>> {
-    Scatter::new(vec![ends.0, ends.1], vec![value, value])
-        .name(plain(label))
-        .mode(Mode::LinesText)
-        .text_array(vec![if named { plain(label) } else { String::new() }, String::new()])
-        .text_position(Position::TopRight)
-        .text_font(Font::new().size(12))
-        .line(Line::new().color(style::REFERENCE).width(1.5).dash(dash))
-        .hover_template("%{fullData.name}: %{y:.4g}<extra></extra>")
-        .show_legend(false)
-}
-
-fn curve(
-    series: &Series,
-    name: String,
-    methods: &[String],
-    visible: bool,
-    labelled: bool,
-) -> Box<Scatter<f64, f64>> {
-    let colour = style::colour(series.method, methods);
-    let (dash, symbol) = style::stroke(series.solver);
-    let means = series.points.iter().map(|(_, measure)| measure.mean).collect();
-    let mut text = vec![String::new(); series.points.len()];
-    if let Some(end) = text.last_mut().filter(|_| labelled) {
-        *end = plain(series.method);
-    }
-    Scatter::new(series.points.iter().map(|(k, _)| *k as f64).collect(), means)
-        .name(plain(&name))
-        .legend_group(plain(&name))
-        .mode(if labelled { Mode::LinesMarkersText } else { Mode::LinesMarkers })
-        .text_position(Position::MiddleRight)
-        .text_font(Font::new().size(13))
-        .clip_on_axis(false)
-        .line(Line::new().color(colour).width(2.0).dash(dash))
-        .marker(Marker::new().color(colour).symbol(symbol).size(8))
-        .text_array(text)
-        .hover_text_array(series.points.iter().map(|(_, sample)| spread(sample)).collect())
-        .hover_template("%{fullData.name}<br>k = %{x}: %{y:.4g}%{hovertext}<extra></extra>")
-        .visible(shown(visible))
-}
-
-/// What repetitions say of a curve's mean, as a band around it; see [`Sample::band`].
-fn band(series: &Series, name: &str, methods: &[String], visible: bool) -> Option<Box<Scatter<f64, f64>>> {
-    series.points.iter().any(|(_, sample)| sample.count > 1).then(|| {
-        let edge = |upper: bool| {
-            move |(k, sample): &(i64, Sample)| {
-                (*k as f64, if upper { sample.band().1 } else { sample.band().0 })
-            }
-        };
-        let there = series.points.iter().map(edge(true));
-        let (ks, values) = there.chain(series.points.iter().rev().map(edge(false))).unzip();
-        Scatter::new(ks, values)
-            .name(plain(&format!("{name}, band")))
-            .legend_group(plain(name))
-            .show_legend(false)
-            .mode(Mode::Lines)
-            .fill(Fill::ToSelf)
-            .fill_color(style::faint(style::colour(series.method, methods)))
-            .line(Line::new().width(0.0))
-            .hover_info(HoverInfo::Skip)
-            .visible(shown(visible))
-    })
-}
-
-/// ` ± 0.004 (3 repetitions)`; empty for one.
-fn spread(sample: &Sample) -> String {
-    match sample.count {
-        1 => String::new(),
-        count => format!(" ± {} ({})", in_prose(sample.sd), plural(count, "repetition")),
-    }
-}
-
-fn shown(visible: bool) -> Visible {
-    if visible { Visible::True } else { Visible::LegendOnly }
 }

@@ -1,10 +1,13 @@
 //! Loss against step.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use plotly::Plot;
 
 use super::curves::{Curve, Line, read};
 use super::{Chart, Tools, axes, json, on_block};
 use crate::report::input::Table;
+use crate::report::number::count;
 use crate::report::style::{self, plain};
 
 /// Points drawn of one curve at most.
@@ -13,12 +16,15 @@ const POINTS_PER_LINE: usize = 1000;
 /// Points drawn on one page at most, so that a report over hundreds of runs stays small and quick.
 const POINTS_PER_PAGE: usize = 60_000;
 
-/// Curves of one chart that are drawn at first; the legend offers the others.
+/// Curves drawn on one page at most: of each block and method those that end lowest.
+const LINES: usize = 80;
+
+/// Curves of one chart that are seen at first; the legend offers the others.
 const SHOWN: usize = 24;
 
 /// One chart a block; none where the rows have no `step` and `loss`.
 pub fn charts(training: &Table) -> Vec<Chart> {
-    let lines = read(training);
+    let (lines, left_out) = lowest(read(training));
     let limit = (POINTS_PER_PAGE / lines.len().max(1)).clamp(50, POINTS_PER_LINE);
     let mut methods: Vec<String> = lines.iter().map(|line| line.method.to_string()).collect();
     methods.dedup();
@@ -29,7 +35,38 @@ pub fn charts(training: &Table) -> Vec<Chart> {
         }
     }
     let of_block = |block: &str| lines.iter().filter(|line| line.block == block).collect::<Vec<_>>();
-    blocks.iter().enumerate().map(|(at, block)| chart(block, at, &of_block(block), &methods, limit)).collect()
+    let draw = |(at, block): (usize, &&str)| {
+        let mut chart = chart(block, at, &of_block(block), &methods, limit);
+        if left_out > 0 {
+            let note = format!(
+                " Of each method the curves that end lowest are drawn, {} are not.",
+                count(left_out as i64)
+            );
+            chart.reading.push_str(&note);
+        }
+        chart
+    };
+    blocks.iter().enumerate().map(draw).collect()
+}
+
+/// The curves to draw, in their order, and the number of the others. Losses of different methods cannot be compared, so
+/// every block and method keeps its share.
+fn lowest(lines: Vec<Line>) -> (Vec<Line>, usize) {
+    let all = lines.len();
+    let mut groups: BTreeMap<(&str, &str), Vec<(usize, f64)>> = BTreeMap::new();
+    for (at, line) in lines.iter().enumerate() {
+        groups.entry((line.block, line.method)).or_default().push((at, line.end()));
+    }
+    let share = (LINES / groups.len().max(1)).max(1);
+    let mut kept = BTreeSet::new();
+    for mut group in groups.into_values() {
+        group.sort_by(|a, b| a.1.total_cmp(&b.1));
+        kept.extend(group.into_iter().take(share).map(|(at, _)| at));
+    }
+    let lines: Vec<Line> =
+        lines.into_iter().enumerate().filter(|(at, _)| kept.contains(at)).map(|(_, l)| l).collect();
+    let left_out = all - lines.len();
+    (lines, left_out)
 }
 
 fn chart(block: &str, at: usize, lines: &[&Line], methods: &[String], limit: usize) -> Chart {
