@@ -249,7 +249,7 @@ fn a_reader_sorts_filters_hides_and_smooths() {
         ("without", "18 of 46 rows"),
         ("unknown", "there is no column “kll”"),
         ("all", "46 rows"),
-        ("scale", "linear log KL in nats per token, log scale"),
+        ("scale", "log linear KL in nats per token"),
         ("smoothed", "true 10 %"),
         ("loaded", "0"),
         ("wide", "true"),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::nearest::nearest;
 use crate::report::number::{count, duration, plural};
-use crate::results::{Catalog, Entry, RunRecord, Status};
+use crate::results::{Catalog, Entry, RunRecord, Status, environment};
 
 /// How a run is chosen, anew each time it is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +37,8 @@ impl Watched {
         let found = match &self.which {
             Which::Newest => newest(&|entry| entry.record.status == Status::Running).or(newest(&|_| true)),
             Which::OwnProcess => {
-                let own = std::process::id();
-                newest(&|entry| entry.record.process.is_some_and(|process| process.pid == own))
+                let own = environment::process();
+                newest(&|entry| entry.record.process == Some(own))
             }
             Which::Named(name) => {
                 let found = newest(&|entry| entry.record.id == *name);

@@ -206,7 +206,8 @@ impl Ablation {
     }
 }
 
-fn is_skip(record: &Record) -> bool {
+/// Whether a row is a baseline, the teacher without some layers.
+pub fn is_skip(record: &Record) -> bool {
     record.text("kind") == Some("skip") || record.text("method") == Some("skip")
 }
 

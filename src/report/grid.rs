@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::ablation::Ablation;
+use super::ablation::{Ablation, is_skip};
 use super::input::{Cell, Record, Table};
 use super::number;
 
@@ -172,11 +172,12 @@ fn is_numeric(table: &Table, at: usize) -> bool {
     values.all(|cell| cell.number().is_some())
 }
 
-/// The lowest value of a measure, where it is one of several.
+/// The lowest value of a measure, where it is one of several. Leaving out one layer is not what flows compete with.
 fn lowest(table: &Table, at: usize) -> Option<f64> {
-    let measure = MEASURES.contains(&table.columns[at].as_str());
+    let column = table.columns[at].as_str();
+    let measure = MEASURES.contains(&column);
     let values =
-        || table.rows.iter().filter_map(|row| row.get(at)?.number()).filter(|value| value.is_finite());
+        || table.records().filter(|record| !is_skip(record)).filter_map(|record| record.number(column));
     let lowest = values().fold(f64::INFINITY, f64::min);
     (measure && values().any(|value| value > lowest)).then_some(lowest)
 }

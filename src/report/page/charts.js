@@ -127,7 +127,9 @@ addEventListener("beforeprint", () => {
   root.classList.add("printing");
   closed = [...document.querySelectorAll("details:not([open])")];
   for (const details of closed) details.open = true;
-  for (const div of charts.values()) Plotly.relayout(div, { ...themed(), width: 660, height: 380, autosize: false });
+  for (const div of charts.values()) {
+    Plotly.relayout(div, { ...themed(), width: 660, height: Math.max(380, parseInt(div.style.height) - 40), autosize: false });
+  }
 });
 addEventListener("afterprint", () => {
   root.classList.remove("printing");

@@ -12,12 +12,18 @@ use anyhow::{Context, Result, bail};
 
 use super::Request;
 use super::input::{Cell, Report, RunRecord, Script, Table};
-use super::number::duration;
+use super::number::{count, duration};
 use crate::results::{self, Catalog, Entry, Row, Value};
 use choice::choose;
 
 /// Columns of `results` and `training` that a report has no use for: whether a run is the newest of its name.
 const LATEST: &str = "latest";
+
+/// Rows of training held in memory at most, about.
+const TRAINING_ROWS: usize = 1_000_000;
+
+/// Columns that tell one training curve from another.
+const CURVE: [&str; 3] = ["run_id", "method", "block"];
 
 /// Everything about the chosen runs; see [`Request`] for what it may name.
 ///
@@ -42,11 +48,17 @@ pub fn read_run(root: &Path, run_id: &str) -> Result<Report> {
 }
 
 fn report(root: &Path, entries: &[&Entry], title: Option<&str>) -> Result<Report> {
-    let (mut results, mut notes) = table(root, "results", entries)?;
+    let (mut results, mut notes) = table(root, "results", entries, 1)?;
     add_seeds(&mut results, entries);
-    let (training, training_notes) = table(root, "training", entries)?;
+    let logged: usize = entries.iter().map(|entry| entry.record.training_rows).sum();
+    let stride = logged.div_ceil(TRAINING_ROWS).max(1);
+    let (training, training_notes) = table(root, "training", entries, stride)?;
     notes.extend(training_notes);
     notes.dedup();
+    if stride > 1 {
+        let logged = count(logged as i64);
+        notes.push(format!("Of {logged} rows of training, every {stride}th of each curve was read."));
+    }
     Ok(Report {
         title: title.map_or_else(|| default_title(entries), str::to_string),
         runs: entries.iter().map(|entry| run_record(&entry.record)).collect(),
@@ -93,8 +105,8 @@ fn default_title(entries: &[&Entry]) -> String {
     }
 }
 
-/// The rows of the chosen runs, and what was skipped of them.
-fn table(root: &Path, name: &str, entries: &[&Entry]) -> Result<(Table, Vec<String>)> {
+/// The rows of the chosen runs, every `stride`-th of each run, method and block; and what was skipped of them.
+fn table(root: &Path, name: &str, entries: &[&Entry], stride: usize) -> Result<(Table, Vec<String>)> {
     let ids: Vec<String> = entries.iter().map(|e| format!("'{}'", e.record.id.replace('\'', "''"))).collect();
     let sql = format!("SELECT * FROM {name} WHERE run_id IN ({})", ids.join(", "));
     let answer = results::query(root, &sql).with_context(|| format!("cannot read the table `{name}`"))?;
@@ -104,10 +116,21 @@ fn table(root: &Path, name: &str, entries: &[&Entry]) -> Result<(Table, Vec<Stri
     let columns = answer.frame.columns();
     let kept = |at: &usize| columns[*at] != LATEST;
     let positions: Vec<usize> = (0..columns.len()).filter(kept).collect();
+    let curve: Vec<usize> = (0..columns.len()).filter(|at| CURVE.contains(&columns[*at].as_str())).collect();
+    let mut seen: HashMap<Vec<String>, usize> = HashMap::new();
+    let due = |cells: &Vec<Value>| {
+        if stride == 1 {
+            return true;
+        }
+        let key = curve.iter().map(|at| cells[*at].to_string()).collect();
+        let number = seen.entry(key).or_default();
+        *number += 1;
+        (*number - 1).is_multiple_of(stride)
+    };
     let row = |cells: Vec<Value>| positions.iter().map(|at| cell(&cells[*at])).collect();
     let table = Table {
         columns: positions.iter().map(|at| columns[*at].clone()).collect(),
-        rows: answer.frame.rows().map(row).collect(),
+        rows: answer.frame.rows().filter(due).map(row).collect(),
     };
     Ok((table, notes))
 }

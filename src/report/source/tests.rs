@@ -107,3 +107,21 @@ fn provenance_is_kept() {
     assert_eq!((fact("seed"), fact("device")), (Some("7"), Some("cpu")));
     assert!(fact("versions").is_some_and(|versions| versions.contains("candle-core")));
 }
+
+#[test]
+fn long_training_is_thinned_curve_by_curve() {
+    let root = tempfile::tempdir().unwrap();
+    let mut run = Run::create(root.path(), RunInfo::default()).unwrap();
+    for step in 0..10i64 {
+        for method in ["fm", "fw"] {
+            let cells = [("method", method.into()), ("step", step.into()), ("loss", 1.0.into())];
+            run.log_training(cells.into_iter().map(|(n, v): (&str, Value)| (n.into(), v)).collect()).unwrap();
+        }
+    }
+    run.finish(Status::Finished).unwrap();
+    let catalog = Catalog::read(root.path()).unwrap();
+    let (thinned, _) = table(root.path(), "training", &[&catalog.entries[0]], 4).unwrap();
+    let steps: Vec<_> =
+        thinned.records().map(|r| (r.text("method").unwrap(), r.whole("step").unwrap())).collect();
+    assert_eq!(steps, [("fm", 0), ("fw", 0), ("fm", 4), ("fw", 4), ("fm", 8), ("fw", 8)]);
+}
