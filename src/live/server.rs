@@ -90,17 +90,25 @@ impl Server {
 
 fn answer_all(listener: &TcpListener, port: u16, watched: &Watched, seen: &Arc<Mutex<Seen>>) {
     let busy = Arc::new(AtomicUsize::new(0));
-    for stream in listener.incoming().flatten() {
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            // Too many open files, say: that passes.
+            thread::sleep(Duration::from_millis(100));
+            continue;
+        };
         if busy.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
             busy.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
-        let (watched, seen, busy) = (watched.clone(), seen.clone(), busy.clone());
-        thread::spawn(move || {
+        let (watched, seen, served) = (watched.clone(), seen.clone(), busy.clone());
+        let serving = thread::Builder::new().spawn(move || {
             // A browser that left is no matter.
             let _ = answer(stream, port, &watched, &seen);
-            busy.fetch_sub(1, Ordering::Relaxed);
+            served.fetch_sub(1, Ordering::Relaxed);
         });
+        if serving.is_err() {
+            busy.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::verdict::{method_name, settings};
 const ROWS: usize = 12;
 
 /// Differences with a smaller corrected p are called unlikely to be chance.
-const LEVEL: f64 = 0.05;
+pub const LEVEL: f64 = 0.05;
 
 /// The comparison on one block.
 #[derive(Debug, Serialize)]
@@ -123,7 +123,8 @@ fn verdict(p: f64) -> String {
     }
 }
 
-fn equals(p: f64) -> String {
+/// The p as it stands in a sentence: `= 0.031`, `< 0.001`.
+pub fn equals(p: f64) -> String {
     if p < 0.001 { chance(p) } else { format!("= {}", chance(p)) }
 }
 

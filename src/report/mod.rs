@@ -11,6 +11,7 @@
 //! | `verdict` | the summary in words |
 //! | `grid` | the table of results |
 //! | `comparison` | the best of every method against each other, tested with `statistics` |
+//! | [`groups`] | two groups of a script's own, tested and put into words |
 //! | `differences` | the options in which several runs differ |
 //! | `charts` | the figures, with `style` and `downsample` |
 //! | [`plot`] | figures of a script's own |
@@ -23,6 +24,7 @@ mod comparison;
 mod differences;
 mod downsample;
 mod grid;
+pub mod groups;
 pub mod input;
 mod markdown;
 pub(crate) mod number;

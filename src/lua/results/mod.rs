@@ -1,5 +1,6 @@
 //! Runs, queries and reports.
 
+mod compare;
 mod plot;
 mod report;
 mod row;
@@ -66,6 +67,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             Ok(row::tables(lua, &answer.frame)?)
         },
     )?;
+    compare::register(registry)?;
     plot::register(registry)?;
     report::register(registry)?;
     registry.class(
