@@ -233,6 +233,18 @@ fn seeds_are_counted() {
 }
 
 #[test]
+fn the_best_flow_is_bold_and_no_baseline() {
+    let rows = vec![
+        student("fm", "{6,12}", "euler", 1, 0.3),
+        student("fw", "{6,12}", "euler", 1, 0.2),
+        skip("{6,12}", 1, "best", 0.1),
+    ];
+    let html = render(&Report { results: results(rows), ..Report::default() });
+    assert!(html.contains("class=\"n best\">0.2000") && html.contains("class=n>0.1000"));
+    assert_eq!(html.matches("n best").count(), 3, "KL, NMSE and perplexity");
+}
+
+#[test]
 fn other_columns_get_a_table_and_no_charts() {
     let rows = vec![
         vec![text("x"), Cell::Number(0.123_456), Cell::Bool(true)],

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use plotly::Scatter;
-use plotly::common::{Fill, HoverInfo, Line as Stroke, Marker, Mode, Visible};
+use plotly::common::{Fill, HoverInfo, Line as Stroke, Mode, Visible};
 
 use crate::report::downsample::{largest_triangles, smooth};
 use crate::report::input::Table;
@@ -90,8 +90,8 @@ impl<'a> Line<'a> {
         self.repetitions.iter().flatten().copied()
     }
 
-    /// Points, line and, of repetitions, the band, each of at most `limit` points. The points are every n-th, which
-    /// keeps their density true; of lines stay those that [`largest_triangles`] chooses, which keep the shape as it is
+    /// Logged and smoothed losses and, of repetitions, the band, each of at most `limit` points. Of the logged ones stays
+    /// every n-th, which keeps their spread true; of the smoothed ones stay those that [`largest_triangles`] chooses, which keep the shape as it is
     /// seen on a linear or logarithmic (`log`) axis.
     pub fn traces(&self, look: &Curve, log: bool, limit: usize) -> Vec<Box<Scatter<f64, f64>>> {
         let mean = self
@@ -103,11 +103,12 @@ impl<'a> Line<'a> {
         };
         let stride = self.steps.len().div_ceil(limit);
         let every = |values: &[f64]| values.iter().step_by(stride).map(|value| rounded(*value)).collect();
-        let points = base(every(&self.steps), every(&mean))
-            .meta("points")
+        let raw = base(every(&self.steps), every(&mean))
+            .meta("raw")
             .show_legend(false)
-            .mode(Mode::Markers)
-            .marker(Marker::new().color(look.colour).size(3).opacity(0.3))
+            .mode(Mode::Lines)
+            .line(Stroke::new().color(look.colour).width(1.0))
+            .opacity(0.3)
             .hover_info(HoverInfo::Skip);
         let (steps, losses) = thinned(&self.steps, &smoothed, log, limit);
         let line = base(steps, losses)
@@ -126,7 +127,7 @@ impl<'a> Line<'a> {
                 .line(Stroke::new().width(0.0))
                 .hover_info(HoverInfo::Skip)
         });
-        [Some(points), band, Some(line)].into_iter().flatten().collect()
+        [Some(raw), band, Some(line)].into_iter().flatten().collect()
     }
 
     /// The outline of the band: there along its upper edge, back along its lower one.
@@ -192,7 +193,7 @@ mod tests {
         let found: Vec<_> = lines.iter().map(|line| (line.run_id, line.repetitions())).collect();
         assert_eq!(found, [("a-1", 2), ("a-3", 1), ("b-1", 1)]);
         let look = Curve { name: "a", group: "0", colour: "#0072B2", visible: true };
-        assert_eq!(lines[0].traces(&look, true, 100).len(), 3, "points, band and line");
+        assert_eq!(lines[0].traces(&look, true, 100).len(), 3, "logged, band and smoothed");
         assert_eq!(lines[1].traces(&look, true, 100).len(), 2);
     }
 

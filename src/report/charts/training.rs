@@ -85,7 +85,7 @@ fn chart(block: &str, at: usize, lines: &[&Line], methods: &[String], limit: usi
     let title = "loss";
     let y = if log { axes::logarithmic(title, &losses) } else { axes::linear(title) };
     let bands = if lines.iter().any(|line| line.repetitions() > 1) {
-        " Of repetitions (seeds), line and points are the mean, and the band reaches from the lowest to the highest."
+        " Of repetitions (seeds), both lines are the mean, and the band reaches from the lowest to the highest."
     } else {
         ""
     };
@@ -93,8 +93,8 @@ fn chart(block: &str, at: usize, lines: &[&Line], methods: &[String], limit: usi
         id: format!("training-{at}"),
         title: format!("Training loss against step{}", on_block(block)),
         reading: format!(
-            "points are logged losses (at most {limit} a curve), lines their average (weights halve with \
-             every 1 % of the run to either side, or what the slider says); a line still falling at its end would gain \
+            "faint lines are logged losses (at most {limit} points a curve), bold ones their average (weights halve with \
+             every 1 % of the run to either side, or what the slider says); a bold line still falling at its end would gain \
              from more steps. Losses of different methods measure different things: compare shapes, not \
              heights.{bands}"
         ),

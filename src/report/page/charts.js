@@ -99,11 +99,11 @@ const smooth = (div, position, output) => {
   const { data } = specification(div);
   const lines = [];
   data.forEach((trace, at) => { if (trace.meta === "line") lines.push(at); });
-  const points = (line) => data.find((trace) => trace.meta === "points" && trace.legendgroup === line.legendgroup);
-  // At its usual strength the line was smoothed from every logged step, not only from those that are drawn.
+  const raw = (line) => data.find((trace) => trace.meta === "raw" && trace.legendgroup === line.legendgroup);
+  // At its usual strength the line was smoothed from every logged step, not only from those that are in the page.
   const usual = half === 0.01;
-  const xs = lines.map((at) => (usual ? data[at] : points(data[at])).x);
-  const ys = lines.map((at) => (usual ? data[at].y : smoothed(points(data[at]).y, half)));
+  const xs = lines.map((at) => (usual ? data[at] : raw(data[at])).x);
+  const ys = lines.map((at) => (usual ? data[at].y : smoothed(raw(data[at]).y, half)));
   Plotly.restyle(div, { x: xs, y: ys }, lines);
 };
 const smoothed = (values, half) => {

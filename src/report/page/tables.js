@@ -9,6 +9,9 @@ const compare = {
   "<": (a, b) => a < b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, ">=": (a, b) => a >= b,
 };
 
+// Rows that are shown at first; the page comes with the others hidden.
+const ROWS = 300;
+
 const enableTable = () => {
   const table = document.getElementById("table");
   if (!table) return;
@@ -16,7 +19,7 @@ const enableTable = () => {
   const rows = [...body.rows];
   const heads = [...table.tHead.rows[0].cells];
   const cell = (row, column) => row.cells[column].textContent.trim();
-  const texts = rows.map((row) => [...row.cells].map((one) => one.textContent.trim()).join(" ").toLowerCase());
+  const texts = new Map(rows.map((row) => [row, [...row.cells].map((one) => one.textContent.trim()).join(" ").toLowerCase()]));
 
   const sort = (column, descending) => {
     const sign = descending ? -1 : 1;
@@ -29,6 +32,7 @@ const enableTable = () => {
       return a.number === b.number ? 0 : sign * (a.number < b.number ? -1 : 1);
     });
     body.append(...keyed.map(({ row }) => row));
+    apply();
     heads.forEach((head, at) => {
       if (at === column) head.setAttribute("aria-sort", descending ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
@@ -44,7 +48,7 @@ const enableTable = () => {
     if (!parts) {
       const without = word.startsWith("-") && word.length > 1;
       const text = without ? word.slice(1) : word;
-      return (row, at) => texts[at].includes(text) !== without;
+      return (row) => texts.get(row).includes(text) !== without;
     }
     const [, name, operator, wanted] = parts;
     const names = (head) => [head.dataset.column.toLowerCase(), head.textContent.trim().toLowerCase()];
@@ -56,8 +60,12 @@ const enableTable = () => {
     const equal = (text) => (Number.isNaN(limit) ? text.toLowerCase() === wanted : number(text) === limit);
     return (row) => equal(cell(row, column)) === (operator === "=");
   };
+  // A browser lays out thousands of rows slowly, so most wait until they are asked for.
   const filter = document.getElementById("filter");
   const shown = document.getElementById("shown");
+  const more = document.getElementById("more");
+  let limit = ROWS;
+  let kept = rows;
   const apply = () => {
     const tests = filter.value.toLowerCase().split(/\s+/).filter(Boolean).map(test);
     const unknown = tests.find((one) => typeof one === "string");
@@ -65,14 +73,19 @@ const enableTable = () => {
       shown.textContent = `there is no column “${unknown}”`;
       return;
     }
-    let visible = 0;
-    rows.forEach((row, at) => {
-      row.hidden = !tests.every((one) => one(row, at));
-      if (!row.hidden) visible += 1;
-    });
-    shown.textContent = visible === rows.length ? plural(visible) : `${visible.toLocaleString("en")} of ${plural(rows.length)}`;
+    kept = [...body.rows].filter((row) => tests.every((one) => one(row)));
+    for (const row of rows) row.hidden = true;
+    for (const row of kept.slice(0, limit)) row.hidden = false;
+    shown.textContent = kept.length === rows.length ? plural(kept.length) : `${kept.length.toLocaleString("en")} of ${plural(rows.length)}`;
+    more.hidden = kept.length <= limit;
+    more.textContent = `Show all ${plural(kept.length)}`;
   };
+  more.addEventListener("click", () => {
+    limit = Infinity;
+    apply();
+  });
   filter.addEventListener("input", apply);
+  apply();
 
   const quoted = (text) => {
     // A spreadsheet would run a text that begins like a formula.
@@ -84,7 +97,7 @@ const enableTable = () => {
       const text = one.textContent.trim();
       return quoted(Number.isNaN(number(text)) ? text : text.replace(/,/g, ""));
     });
-    const lines = [...body.rows].filter((row) => !row.hidden).map(plain);
+    const lines = kept.map(plain);
     return [heads.map((head) => quoted(head.dataset.column)), ...lines].map((line) => line.join(",")).join("\n") + "\n";
   };
   document.getElementById("csv").addEventListener("click", () => {
