@@ -1,4 +1,4 @@
-//! `lft watch` and `lft run --watch` end to end: the page of a run that goes on, and who may read it.
+//! `lft report`, `lft watch` and `lft run --watch` end to end: what goes on a page, and who may read it.
 
 mod program;
 
@@ -113,6 +113,50 @@ fn only_pages_of_the_server_itself_are_answered() {
     }
     assert_eq!(server.ask("/../../../etc/passwd", "").0, 404);
     assert_eq!(server.ask("/run.json", "").0, 404);
+}
+
+#[test]
+fn a_report_takes_patterns_text_and_a_template() {
+    let root = tempfile::tempdir().unwrap();
+    let mut run = running(root.path());
+    run.finish(lft::results::Status::Finished).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = root.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let notes = file("notes.md", "# Why\n\n<img src=x onerror=alert(2)> to *see*");
+    let template = file(
+        "own.html",
+        "{% extends \"report.html\" %}{% block made %}<p>by {{ runs[0].name }}</p>{% endblock %}",
+    );
+    let page = root.path().join("pages/report.html");
+    let asked = ["report", "--runs", "<script>*", "--text", &notes, "--template", &template, "--output"];
+    let asked: Vec<&str> = asked.into_iter().chain(page.to_str()).collect();
+    let (code, stdout, stderr) = output(&mut lft(root.path()), &asked);
+    assert!(code == 0 && stdout.contains("(1 run, "), "{stdout}{stderr}");
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(
+        html.contains("<h2>Why</h2>")
+            && html.contains("<em>see</em>")
+            && html.contains("<p>by &lt;script&gt;")
+    );
+    assert!(
+        !html.contains("<img") && !html.contains("<script>alert") && !html.contains("How it was made</h2>")
+    );
+
+    for (arguments, message) in [
+        (["--runs", "x*"], "error: no run fits the pattern `x*`"),
+        (["--text", "/no/such.md"], "error: cannot read /no/such.md"),
+        (["--template", &file("bad.html", "\n{{ nothing")], "error: cannot fill the template line 2: "),
+    ] {
+        let (code, _, stderr) = output(lft(root.path()).current_dir(root.path()).arg("report"), &arguments);
+        assert!(code == 1 && stderr.starts_with(message), "{stderr}");
+    }
+    // Neither the run's name nor anything else led out of the folder.
+    let beside: Vec<_> =
+        fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(beside.len(), 5, "{beside:?}");
 }
 
 #[test]
