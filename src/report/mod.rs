@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`input`] | what a report is made of, as plain structs |
 //! | `source` | stored runs read into those structs |
-//! | `ablation` | students and skip baselines found in the rows |
+//! | `ablation` | students and skip baselines found in the rows, with the `outcome` of each |
 //! | `verdict` | the summary in words |
 //! | `grid` | the table of results |
 //! | `comparison` | the best of every method against each other, tested with `statistics` |
@@ -28,6 +28,7 @@ pub mod groups;
 pub mod input;
 mod markdown;
 pub(crate) mod number;
+mod outcome;
 pub mod page;
 pub mod plot;
 mod source;
