@@ -19,6 +19,7 @@
 //! | [`bench`] | timing: samples, robust statistics, comparisons, baselines |
 //! | [`sweep`] | the points of a sweep, and which are finished |
 //! | [`report`] | charts and the HTML page |
+//! | [`live`] | looking at a run while it goes on |
 //! | [`lua`] | the scripting host |
 //! | [`cli`] | one file a subcommand |
 //!
@@ -35,6 +36,7 @@ pub mod device;
 pub mod eval;
 pub mod flow;
 pub mod heap;
+pub mod live;
 pub mod lua;
 pub mod meter;
 pub mod nearest;

@@ -13,6 +13,7 @@ mod report;
 mod run;
 mod runs;
 mod types;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,7 @@ Examples:
   lft run scripts/ablate_steps.lua --seed 7 --device cpu -- --steps 500
   lft query \"SELECT method, k, kl FROM results WHERE run = 'ablate_steps' ORDER BY kl LIMIT 5\"
   lft report --runs ablate_steps --output report.html
+  lft watch
   lft info data/teacher
   lft types .
   lft data prepare corpus.txt --tokenizer data/teacher --output tokens
@@ -82,6 +84,7 @@ enum Command {
     Info(info::Arguments),
     Types(types::Arguments),
     Data(data::Arguments),
+    Watch(watch::Arguments),
 }
 
 impl Cli {
@@ -100,6 +103,7 @@ impl Cli {
             Command::Info(arguments) => info::execute(global, arguments),
             Command::Types(arguments) => types::execute(global, arguments),
             Command::Data(arguments) => data::execute(global, arguments),
+            Command::Watch(arguments) => watch::execute(global, arguments),
         }
     }
 }

@@ -8,12 +8,15 @@ use anyhow::Result;
 use super::Global;
 use super::limits;
 use crate::bench::Baselines;
+use crate::console;
+use crate::live::{Server, Watched, Which};
 
 /// Run a Lua script.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lft run scripts/ablate_steps.lua --seed 7 -- --steps 500
+  lft run scripts/ablate_steps.lua --watch
   lft run scripts/bench_solvers.lua --save-baseline main
   lft run scripts/bench_solvers.lua --baseline main --tolerance 10
   lft run --sandbox stranger.lua
@@ -21,6 +24,9 @@ Examples:
 pub(super) struct Arguments {
     /// The script.
     script: PathBuf,
+    /// Serve a page on 127.0.0.1 that shows the run while it goes on.
+    #[arg(long)]
+    watch: bool,
     /// Hold the script's benchmarks against this saved baseline; slower ones end the program with exit code 3.
     #[arg(long, value_name = "NAME")]
     baseline: Option<String>,
@@ -49,6 +55,7 @@ pub(super) struct Arguments {
 pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
     let Arguments {
         script,
+        watch,
         baseline,
         save_baseline,
         tolerance,
@@ -61,7 +68,20 @@ pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
     options.baselines = Baselines { against: baseline, save: save_baseline, tolerance: tolerance / 100.0 };
     options.sandbox = sandbox;
     options.limits = limits::of(sandbox, memory_limit, time_limit);
-    crate::lua::run_script(&script, &options)
+    let server = watch.then(|| serve(global)).transpose()?;
+    let outcome = crate::lua::run_script(&script, &options);
+    if let Some(server) = server {
+        server.let_pages_catch_up();
+    }
+    outcome
+}
+
+/// Serves the page of the run that this process makes.
+fn serve(global: &Global) -> Result<Server> {
+    let watched = Watched { root: global.runs_dir(), which: Which::OwnProcess };
+    let server = Server::start(watched, None)?;
+    console::note(&format!("watch the run at {}", server.address()));
+    Ok(server)
 }
 
 fn percent(text: &str) -> Result<f64, String> {
