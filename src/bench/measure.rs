@@ -119,8 +119,8 @@ impl<'a> Sampler<'a> {
             sampler.warmup += calls;
             spent += seconds;
             if seconds < SAMPLE_SECONDS && calls == sampler.iterations {
-                // At most tenfold, since the first calls of anything are slow.
-                let growth = (SAMPLE_SECONDS / seconds.max(1e-9)).clamp(1.0, 10.0);
+                // At most thousandfold, lest one call that was much too fast leads to an endless sample.
+                let growth = (SAMPLE_SECONDS / seconds.max(1e-9)).clamp(1.0, 1000.0);
                 sampler.iterations = (calls as f64 * growth).ceil() as usize;
                 times.clear();
             } else {

@@ -33,12 +33,14 @@ pub fn run(lua: &Lua, points: Vec<Point>, mut done: impl FnMut(&Point, Outcome))
                 Step::Refused(reason) => ready.push_front((refusal(lua, &reason)?, point)),
             }
         }
-        let Some(next) = waiting.pop() else { return Ok(passes) };
+        if waiting.is_empty() {
+            return Ok(passes);
+        }
+        let first = waiting.remove(0);
         let (mut group, others): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|other| other.request.shares_passes(&next.request));
+            waiting.into_iter().partition(|other| other.request.shares_passes(&first.request));
         waiting = others;
-        group.push(next);
-        group.sort_by_key(|member| member.point.place);
+        group.insert(0, first);
         let (points, requests): (Vec<Point>, Vec<Request>) =
             group.into_iter().map(|member| (member.point, member.request)).unzip();
         let (spent, results) = train::apart(lua, requests)?;
