@@ -2,7 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::results::{Row, Run, RunInfo, Status, Value};
+use crate::results::{RESULTS, Row, Run, RunInfo, Status, Value};
 
 /// Makes a finished run with these result rows and returns its folder.
 fn run(root: &Path, name: &str, rows: Vec<Row>) -> PathBuf {
