@@ -17,7 +17,7 @@ const RESULTS: usize = 40;
 /// What users ask, with a name each.
 const QUESTIONS: [(&str, &str); 6] = [
     ("count all", "SELECT COUNT(*) AS n FROM training"),
-    ("curve of one run", "SELECT step, loss FROM training WHERE run = 'run77' ORDER BY step"),
+    ("curve of one run", "SELECT step, loss FROM training WHERE run = 'run7' ORDER BY step"),
     ("best of each method", "SELECT method, min(kl) AS kl FROM results GROUP BY method"),
     ("ten best", "SELECT run, k, kl FROM results WHERE latest ORDER BY kl LIMIT 10"),
     ("runs by status", "SELECT status, COUNT(*) AS n FROM runs GROUP BY status"),

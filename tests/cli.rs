@@ -126,7 +126,7 @@ fn help_and_version_succeed() {
     let root = tempfile::tempdir().unwrap();
     let (code, stdout, _) = output(&mut lft(root.path()), &["--help"]);
     assert!(code == 0 && stdout.contains("Examples:") && stdout.contains("lft query"), "{stdout}");
-    for command in ["run", "repl", "query", "report", "runs", "info"] {
+    for command in ["run", "repl", "query", "report", "runs", "compact", "export", "info"] {
         assert!(stdout.contains(&format!("  {command} ")), "{command}: {stdout}");
         assert_eq!(output(&mut lft(root.path()), &[command, "--help"]).0, 0);
     }

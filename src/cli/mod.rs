@@ -38,6 +38,7 @@ Examples:
   lft run scripts/ablate_steps.lua
   lft run scripts/ablate_steps.lua --seed 7 --device cpu -- --steps 500
   lft query \"SELECT method, k, kl FROM results WHERE run = 'ablate_steps' ORDER BY kl LIMIT 5\"
+  lft runs --sort kl_best
   lft report --runs ablate_steps --output report.html
   lft info data/teacher
   lft types .

@@ -51,8 +51,8 @@ impl Arguments {
     }
 
     /// Runs a statement and writes its rows. Those of the formats for other programs are written as they are found;
-    /// tables for the eye need all rows to align them. Returns the number of rows.
-    pub fn query(&self, root: &Path, sql: &str, format: Format) -> Result<usize> {
+    /// tables for the eye need all rows to align them. Returns the number of rows, unless the reader left before the end.
+    pub fn query(&self, root: &Path, sql: &str, format: Format) -> Result<Option<usize>> {
         let encoding = match format {
             Format::Csv => Encoding::Csv,
             Format::Json => Encoding::Json,
@@ -61,7 +61,7 @@ impl Arguments {
                 let answer = results::query(root, sql)?;
                 warn(&answer.warnings);
                 self.write(&answer.frame, format)?;
-                return Ok(answer.frame.height());
+                return Ok(Some(answer.frame.height()));
             }
         };
         let (rows, warnings) = results::stream(root, sql, encoding, |fill| match &self.output {

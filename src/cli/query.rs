@@ -24,7 +24,7 @@ pub(super) struct Arguments {
 
 pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
     let format = arguments.output.check()?;
-    if arguments.output.query(&global.runs_dir(), &arguments.sql, format)? == 0 {
+    if arguments.output.query(&global.runs_dir(), &arguments.sql, format)? == Some(0) {
         global.note("no rows");
     }
     Ok(())

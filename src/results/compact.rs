@@ -53,8 +53,10 @@ struct Input {
 /// `progress` is told how many of how many files are done.
 ///
 /// # Errors
-/// When another program is at it, or a file cannot be written; no row is lost or doubled then.
+/// When there are no runs, another program is at it, or a file cannot be written; no row is lost or doubled then.
 pub fn compact(root: &Path, file: &'static str, progress: &mut dyn FnMut(usize, usize)) -> Result<Compacted> {
+    // Nothing is made where there are no runs.
+    Catalog::read_some(root)?;
     let folder = root.join(parts::FOLDER);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let _lock = lock(&folder)?;

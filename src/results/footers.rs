@@ -52,7 +52,10 @@ pub(super) fn own(
                 Some(shared.opened(schema))
             }
             Own { opened: Some(Err(error)), path, .. } => {
-                warnings.push(union::skipped(&path, &error));
+                // A file that is gone since is no broken one: its rows have moved to a part.
+                if path.exists() {
+                    warnings.push(union::skipped(&path, &error));
+                }
                 None
             }
             Own { opened: None, .. } => None,

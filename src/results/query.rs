@@ -42,7 +42,8 @@ pub fn query(root: &Path, sql: &str) -> Result<Answer> {
 
 /// Runs one SQL statement as [`query`] does and writes its rows as they are found, so that a result may be larger
 /// than memory. `fill` is given a function that writes everything to the writer that it is handed; it may be called
-/// again when a file turns out to be broken, and then starts anew. Returns the number of rows and the warnings.
+/// again when a file turns out to be broken, and then starts anew. Returns the number of rows, unless the
+/// reader had seen enough before the end, and the warnings.
 ///
 /// # Errors
 /// As [`query`], and when the rows cannot be written.
@@ -51,12 +52,12 @@ pub fn stream(
     sql: &str,
     encoding: Encoding,
     mut fill: impl FnMut(&mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<()>,
-) -> Result<(usize, Vec<String>)> {
+) -> Result<(Option<usize>, Vec<String>)> {
     let mut warnings = vec![];
     let rows = answer(root, sql, &mut warnings, |rows| {
-        let mut count = 0;
+        let mut count = None;
         fill(&mut |writer| {
-            count = encode(rows.clone(), encoding, writer)?;
+            count = Some(encode(rows.clone(), encoding, writer)?);
             Ok(())
         })?;
         Ok(count)
@@ -78,7 +79,10 @@ fn answer<T>(
     let is_meant = |(table, _): &(&str, &str)| mentions(sql, table) || mentions(sql, "show");
     let files: Vec<(&'static str, &'static str)> = FILES.into_iter().filter(is_meant).collect();
     let mut unions: Vec<_> = files.iter().map(|(_, file)| Union::open(&catalog, file, warnings)).collect();
-    let runs = run_table::frame(&catalog)?;
+    let runs = match mentions(sql, "runs") || mentions(sql, "show") {
+        true => run_table::frame(&catalog)?,
+        false => DataFrame::empty(),
+    };
 
     let mut plan = |unions: &[Union], shield: fn(LazyFrame) -> LazyFrame| {
         let mut context = SQLContext::new();

@@ -66,19 +66,21 @@ impl Source {
         if let Some(ids) = &self.only {
             rows = rows.filter(is_one_of(ids));
         }
-        let cell = |(name, dtype): (&PlSmallStr, &DataType)| {
+        let made = |(name, dtype): (&PlSmallStr, &DataType)| {
             let value = match self.schema.get(name) {
                 _ if name == "latest" => match &self.latest {
                     Latest::All(latest) => lit(*latest),
                     Latest::Of(ids) => is_one_of(ids),
                 },
-                Some(own) if own == dtype => col(name.clone()),
+                Some(own) if own == dtype => return None,
                 Some(_) => col(name.clone()).cast(dtype.clone()),
                 None => lit(NULL).cast(dtype.clone()),
             };
-            value.alias(name.clone())
+            Some(value.alias(name.clone()))
         };
-        Ok(rows.select(schema.iter().map(cell).collect::<Vec<_>>()))
+        let made: Vec<Expr> = schema.iter().filter_map(made).collect();
+        let names: Vec<Expr> = schema.iter_names().map(|name| col(name.clone())).collect();
+        Ok(rows.with_columns(made).select(names))
     }
 }
 

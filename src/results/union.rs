@@ -14,7 +14,7 @@ use super::record::RunRecord;
 use super::scan::{self, Source};
 
 /// How often files are looked for anew when they go while they are read.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 100;
 
 /// The files that make up one table.
 pub(super) struct Union<'a> {
@@ -93,8 +93,9 @@ impl<'a> Union<'a> {
 
     /// Reads every file to its end and drops those that fail, named in `warnings`. Returns whether any did.
     fn drop_unreadable(&mut self, warnings: &mut Vec<String>) -> bool {
-        let failures: Vec<(PathBuf, PolarsError)> =
-            self.paths().filter_map(|path| Some((path.to_owned(), scan::read(path, None).err()?))).collect();
+        let failure = |path: &Path| Some((path.to_owned(), scan::read(path, None).err()?));
+        let mut failures: Vec<(PathBuf, PolarsError)> = self.paths().filter_map(failure).collect();
+        failures.retain(|(path, _)| path.exists());
         for (path, error) in &failures {
             warnings.push(skipped(path, error));
         }

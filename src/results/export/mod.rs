@@ -21,7 +21,7 @@ pub enum ExportFormat {
 }
 
 /// Writes runs into `output`, which is made where it is missing: those that `wanted` names by id or name, or all.
-/// Each run gets a folder named after its id. Returns the files written, and what was skipped and why.
+/// Each run gets a folder named as its own. Returns the files written, and what was skipped and why.
 ///
 /// # Errors
 /// When a run is unknown or a file cannot be written.
@@ -44,8 +44,8 @@ pub fn export(
     entries.dedup_by(|a, b| a.folder == b.folder);
     let mut written = vec![];
     for entry in entries {
-        // An id that somebody wrote into run.json by hand is made harmless too.
-        let folder = output.join(super::sanitise(&entry.record.id));
+        // The name of the run's folder is one harmless path component, whatever run.json says.
+        let folder = output.join(entry.folder.file_name().unwrap_or_default());
         written.extend(match format {
             ExportFormat::TensorBoard => tensorboard::write(root, entry, &folder, &mut warnings)?,
             ExportFormat::Wandb => wandb::write(root, entry, &folder, &mut warnings)?,
