@@ -1,28 +1,22 @@
 //! The list of runs that `lft runs` prints.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use polars::prelude::*;
 
 use super::RESULTS;
+use super::best::{Metric, metrics, runs_with_method};
 use super::catalog::Catalog;
 use super::frame::Frame;
 use super::query::Answer;
 use super::record::RunRecord;
 use super::select::Filter;
 use super::table::Table;
-use super::union::{self, Union};
+use super::union::Union;
 use super::value::{Row, Value};
 use crate::nearest::nearest;
-
-/// The method of rows that measure a baseline, the teacher with layers left out, and not the run's own work.
-const BASELINE: &str = "skip";
-
-/// Columns that say which row of a run it is, with what stands before their values.
-const LABEL: [(&str, &str); 3] = [("method", ""), ("solver", ""), ("k", "k=")];
 
 /// What to list and how.
 #[derive(Clone, Debug)]
@@ -56,15 +50,6 @@ impl Default for Listing {
     }
 }
 
-/// What a run logged of the metric, rows of skip baselines left out.
-#[derive(Clone, Debug, Default)]
-struct Metric {
-    best: Value,
-    /// Which row the best value stands in, such as `fm dopri5 k=8`.
-    row: Value,
-    last: Value,
-}
-
 /// One row a run: `run`, `status`, `rows`, `start`, `seconds`, the best value of the metric with the row that
 /// has it and the last value, `tags`, `run_id`. Rows of the method `skip` are baselines and never count as a
 /// run's own best. A folder without runs gives no rows.
@@ -81,7 +66,7 @@ pub fn list(root: &Path, listing: &Listing) -> Result<Answer> {
         catalog.entries.retain(|entry| with.contains(&entry.record.id));
         unions = [Union::open(&catalog, RESULTS, &mut vec![])];
     }
-    let metrics = metrics(&mut unions, listing, &mut warnings)?;
+    let metrics = metrics(&mut unions, &mut warnings, &listing.metric, listing.largest)?;
     let mut rows: Vec<Row> =
         catalog.entries.iter().rev().map(|entry| row(&entry.record, &listing.metric, &metrics)).collect();
     if let Some(column) = &listing.sort {
@@ -135,63 +120,6 @@ fn order(a: &Value, b: &Value) -> Ordering {
         (None, Some(_)) => Ordering::Greater,
         (None, None) => a.is_null().cmp(&b.is_null()).then_with(|| a.to_string().cmp(&b.to_string())),
     }
-}
-
-fn runs_with_method(
-    unions: &mut [Union],
-    warnings: &mut Vec<String>,
-    method: &str,
-) -> Result<HashSet<String>> {
-    if unions[0].schema().get("method") != Some(&DataType::String) {
-        return Ok(HashSet::new());
-    }
-    let plan = |unions: &[Union]| {
-        let rows = unions[0].table()?.filter(col("method").eq(lit(method)));
-        Ok(rows.group_by([col("run_id")]).agg([len().alias("rows")]).collect()?)
-    };
-    let frame = Frame::new(union::collect(unions, warnings, plan)?);
-    Ok((0..frame.height()).map(|at| frame.get(at, 0).to_string()).collect())
-}
-
-/// The metric of every run that logged it in a row of its own.
-fn metrics(
-    unions: &mut [Union],
-    listing: &Listing,
-    warnings: &mut Vec<String>,
-) -> Result<HashMap<String, Metric>> {
-    let schema = unions[0].schema();
-    if !schema.get(&listing.metric).is_some_and(DataType::is_primitive_numeric) {
-        return Ok(HashMap::new());
-    }
-    let text = |name: &str| schema.get(name) == Some(&DataType::String);
-    let labels: Vec<_> = LABEL.into_iter().filter(|(name, _)| schema.contains(name)).collect();
-    let plan = |unions: &[Union]| {
-        let mut rows = unions[0].table()?;
-        if text("method") {
-            let method = col("method");
-            rows = rows.filter(method.clone().is_null().or(method.neq(lit(BASELINE))));
-        }
-        let metric = col(listing.metric.as_str()).cast(DataType::Float64);
-        let best = if listing.largest { metric.clone().arg_max() } else { metric.clone().arg_min() };
-        let mut found =
-            vec![metric.clone().get(best.clone(), true).alias("best"), metric.clone().last().alias("last")];
-        found.extend(
-            labels.iter().map(|(name, _)| col(*name).get(best.clone(), true).alias(format!("label {name}"))),
-        );
-        let measured = rows.filter(metric.clone().is_not_null().and(metric.is_not_nan()));
-        Ok(measured.group_by([col("run_id")]).agg(found).collect()?)
-    };
-    let frame = Frame::new(union::collect(unions, warnings, plan)?);
-    let metric = |at: usize| {
-        let label = labels.iter().enumerate().filter_map(|(i, (_, before))| match frame.get(at, 3 + i) {
-            Value::Null => None,
-            value => Some(format!("{before}{value}")),
-        });
-        let label = label.collect::<Vec<_>>().join(" ");
-        let row = if label.is_empty() { Value::Null } else { label.into() };
-        Metric { best: frame.get(at, 1), row, last: frame.get(at, 2) }
-    };
-    Ok((0..frame.height()).map(|at| (frame.get(at, 0).to_string(), metric(at))).collect())
 }
 
 #[cfg(test)]

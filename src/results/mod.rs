@@ -10,6 +10,7 @@
 //!
 //! [`Run`] writes one, [`query`] reads all of them as the tables `results`, `training` and `runs`.
 
+mod best;
 mod catalog;
 mod compact;
 mod diff;

@@ -109,7 +109,8 @@ impl<'a> Union<'a> {
     }
 }
 
-/// The newest of each name lead; their files are scanned apart, so that `latest` is a constant for each of them.
+/// Own files with equal columns are scanned together, but those of the newest runs of their names apart, so that
+/// `latest` is a constant for each scan. Each part is a scan of its own.
 fn sources(holdings: &[Holding], parts: &[Part]) -> Vec<Source> {
     let entries: Vec<&Entry> = holdings.iter().map(|holding| holding.entry).collect();
     let latest = catalog::latest(&entries);
