@@ -2,7 +2,10 @@
 //!
 //! Tables and other results go to standard output; progress, notes, warnings and errors to standard error.
 
+mod ask;
+mod compact;
 mod data;
+mod export;
 mod failure;
 mod info;
 mod limits;
@@ -38,6 +41,7 @@ Examples:
   lft run scripts/ablate_steps.lua
   lft run scripts/ablate_steps.lua --seed 7 --device cpu -- --steps 500
   lft query \"SELECT method, k, kl FROM results WHERE run = 'ablate_steps' ORDER BY kl LIMIT 5\"
+  lft runs --sort kl_best
   lft report --runs ablate_steps --output report.html
   lft watch
   lft info data/teacher
@@ -81,6 +85,8 @@ enum Command {
     Query(query::Arguments),
     Report(report::Arguments),
     Runs(runs::Arguments),
+    Compact(compact::Arguments),
+    Export(export::Arguments),
     Info(info::Arguments),
     Types(types::Arguments),
     Data(data::Arguments),
@@ -100,6 +106,8 @@ impl Cli {
             Command::Query(arguments) => query::execute(global, arguments),
             Command::Report(arguments) => report::execute(global, arguments),
             Command::Runs(arguments) => runs::execute(global, arguments),
+            Command::Compact(_) => compact::execute(global),
+            Command::Export(arguments) => export::execute(global, &arguments),
             Command::Info(arguments) => info::execute(global, arguments),
             Command::Types(arguments) => types::execute(global, arguments),
             Command::Data(arguments) => data::execute(global, arguments),
