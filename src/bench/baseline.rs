@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn files_keep_every_digit() -> Result<()> {
+    fn files_keep_what_was_measured() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("main").join("script.json");
         baseline().save(&path)?;

@@ -11,6 +11,7 @@ mod prepare;
 #[cfg(test)]
 mod prepare_tests;
 mod sampler;
+mod spans;
 mod tokens;
 mod windows;
 

@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::permutation::{Permutation, mix};
+use super::spans::Spans;
 use super::{Tokens, check_window};
 
 /// In which order a training sees the windows of a corpus.
@@ -44,6 +45,8 @@ pub struct Sampler {
     batch: usize,
     seed: u64,
     order: Order,
+    /// Where windows may lie; anywhere when None.
+    spans: Option<Arc<Spans>>,
 }
 
 impl Sampler {
@@ -56,7 +59,7 @@ impl Sampler {
         if batch == 0 {
             bail!("batch must be at least 1, not 0");
         }
-        Ok(Sampler { corpus, seq_len, length: seq_len, batch, seed, order: Order::Random })
+        Ok(Sampler { corpus, seq_len, length: seq_len, batch, seed, order: Order::Random, spans: None })
     }
 
     /// The same windows in another order.
@@ -74,6 +77,15 @@ impl Sampler {
         Ok(Self { length: self.seq_len + 1, ..self })
     }
 
+    /// The same but that windows run over no document's end. To be called behind [`Sampler::predicting`].
+    ///
+    /// # Errors
+    /// Those of [`Spans::new`].
+    pub fn within_documents(self) -> Result<Self> {
+        let spans = Spans::new(self.corpus.as_ref(), self.length, self.seq_len)?;
+        Ok(Self { spans: Some(Arc::new(spans)), ..self })
+    }
+
     /// The shape of a batch: (batch, seq_len), or (batch, seq_len + 1) where the next token is read too.
     pub fn shape(&self) -> (usize, usize) {
         (self.batch, self.length)
@@ -89,9 +101,12 @@ impl Sampler {
             Order::Random => {
                 let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
                 rng.set_stream(step);
-                let last_start = self.corpus.len() - self.length;
                 for _ in 0..self.batch {
-                    self.corpus.read(rng.random_range(0..=last_start), self.length, &mut ids);
+                    let start = match &self.spans {
+                        Some(spans) => spans.start(rng.random_range(0..spans.count())),
+                        None => rng.random_range(0..=self.corpus.len() - self.length),
+                    };
+                    self.corpus.read(start, self.length, &mut ids);
                 }
             }
             Order::Shuffled => {
@@ -106,6 +121,10 @@ impl Sampler {
 
     /// Where the `index`-th window of a shuffled training starts.
     fn shuffled(&self, index: u64) -> usize {
+        if let Some(spans) = &self.spans {
+            let count = spans.count();
+            return spans.start(Permutation::new(count, self.seed, index / count).at(index % count));
+        }
         let spare = self.corpus.len() - self.length;
         // As many in every epoch, whatever its offset.
         let count = ((spare + 1) / self.seq_len).max(1) as u64;
@@ -121,7 +140,12 @@ impl fmt::Debug for Sampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (batch, length) = self.shape();
         let tokens = self.corpus.len();
-        write!(f, "Sampler({batch} × {length} of {tokens} tokens, {:?}, seed {})", self.order, self.seed)
+        let within = if self.spans.is_some() { " within documents" } else { "" };
+        write!(
+            f,
+            "Sampler({batch} × {length} of {tokens} tokens{within}, {:?}, seed {})",
+            self.order, self.seed
+        )
     }
 }
 
@@ -130,6 +154,29 @@ mod tests {
     use super::*;
     use crate::data::TokenSet;
     use proptest::prelude::*;
+
+    /// Documents of these lengths.
+    struct Cut(Vec<u32>);
+
+    impl Tokens for Cut {
+        fn len(&self) -> usize {
+            self.0.iter().sum::<u32>() as usize
+        }
+
+        fn documents(&self) -> usize {
+            self.0.len()
+        }
+
+        fn read(&self, start: usize, count: usize, out: &mut Vec<u32>) {
+            let documents = self.0.iter().zip(0..);
+            let tokens: Vec<u32> = documents.flat_map(|(length, i)| i * 1000..i * 1000 + length).collect();
+            out.extend_from_slice(&tokens[start..start + count]);
+        }
+
+        fn document_lengths(&self) -> Option<Vec<u32>> {
+            Some(self.0.clone())
+        }
+    }
 
     fn counting(n: u32) -> Arc<TokenSet> {
         Arc::new(TokenSet { tokens: (0..n).collect(), documents: 1, bytes: 0 })
@@ -191,6 +238,33 @@ mod tests {
             seen.dedup();
             prop_assert_eq!(seen.len(), tokens);
             prop_assert!(n as usize - tokens < 2 * seq_len, "{} of {} tokens", tokens, n);
+        }
+
+        #[test]
+        fn windows_within_documents_cross_no_end(
+            lengths in prop::collection::vec(1u32..30, 1..20), seq_len in 1usize..8, seed: u64, shuffled: bool,
+        ) {
+            let corpus = Arc::new(Cut(lengths.clone()));
+            let order = if shuffled { Order::Shuffled } else { Order::Random };
+            let sampler = Sampler::new(corpus, seq_len, 1, seed);
+            let Ok(sampler) = sampler.and_then(Sampler::predicting).and_then(Sampler::within_documents) else {
+                prop_assert!(lengths.iter().all(|&length| (length as usize) < seq_len + 1) || lengths.len() == 1
+                    || lengths.iter().sum::<u32>() as usize <= seq_len);
+                return Ok(());
+            };
+            let sampler = sampler.ordered(order);
+            let count: usize = lengths.iter().map(|&length| (length as usize - 1) / seq_len).sum();
+            let mut starts = Vec::new();
+            for step in 0..count as u64 {
+                let window = sampler.batch(step);
+                prop_assert_eq!(window.len(), seq_len + 1);
+                // Tokens of a document count up from a thousand times its number.
+                prop_assert!(window.windows(2).all(|pair| pair[1] == pair[0] + 1), "{:?}", window);
+                starts.push(window[0]);
+            }
+            starts.sort_unstable();
+            starts.dedup();
+            prop_assert!(!shuffled || starts.len() == count);
         }
 
         #[test]

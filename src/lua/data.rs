@@ -29,6 +29,7 @@ pub struct Dataset {
     corpus: Arc<dyn Tokens>,
     seq_len: usize,
     order: Order,
+    within_documents: bool,
 }
 userdata!(Dataset);
 
@@ -61,6 +62,11 @@ const OPEN: OptionsTable = OptionsTable {
             "order?",
             "\"random\"|\"shuffled\"",
             "training windows drawn with replacement, or every window once an epoch; shuffled when left out",
+        ),
+        (
+            "within_documents?",
+            "boolean",
+            "training windows run over no document's end, and shorter documents are left out; false when left out",
         ),
         (
             "tokenizer?",
@@ -111,7 +117,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             let tokenizer = options.required::<Object<Tokenizer>>("tokenizer")?.0;
             let seq_len = options.count("seq_len", tokenizer.context().unwrap_or(SEQ_LEN).min(SEQ_LEN), 1)?;
             let corpus = TokenSet::read(&paths_of(lua, &paths)?, tokenizer.get()?, tokenizer.vocabulary())?;
-            Ok(Dataset { corpus: Arc::new(corpus), seq_len, order: order(&options, Order::Random)? })
+            Ok(Dataset { corpus: Arc::new(corpus), seq_len, order: order(&options, Order::Random)?, within_documents: false })
         },
     )?;
     registry.function(
@@ -131,7 +137,13 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
                 let same = tokenizer_hash(tokenizer.get()?)? == corpus.manifest.plan.tokenizer_blake3;
                 ensure!(same, "{} was prepared with another tokenizer", folder.display());
             }
-            Ok(Dataset { corpus: Arc::new(corpus), seq_len, order: order(&options, Order::Shuffled)? })
+            let within_documents = options.or("within_documents", false)?;
+            Ok(Dataset {
+                corpus: Arc::new(corpus),
+                seq_len,
+                order: order(&options, Order::Shuffled)?,
+                within_documents,
+            })
         },
     )?;
     let fields = &[
@@ -211,12 +223,25 @@ impl Dataset {
         self.seq_len
     }
 
-    /// Random windows for training.
+    /// Windows for training.
     ///
     /// # Errors
-    /// A text shorter than one window.
+    /// A text shorter than one window, and one whose documents are.
     pub fn sampler(&self, batch: usize, seed: u64) -> anyhow::Result<Sampler> {
-        Ok(Sampler::new(self.corpus.clone(), self.seq_len, batch, seed)?.ordered(self.order))
+        self.placed(Sampler::new(self.corpus.clone(), self.seq_len, batch, seed)?)
+    }
+
+    /// The same with the token that follows each window's last.
+    ///
+    /// # Errors
+    /// As [`Dataset::sampler`].
+    pub fn predicting(&self, batch: usize, seed: u64) -> anyhow::Result<Sampler> {
+        self.placed(Sampler::new(self.corpus.clone(), self.seq_len, batch, seed)?.predicting()?)
+    }
+
+    fn placed(&self, sampler: Sampler) -> anyhow::Result<Sampler> {
+        let sampler = sampler.ordered(self.order);
+        if self.within_documents { sampler.within_documents() } else { Ok(sampler) }
     }
 
     /// The first `count` windows in order, in batches (B, T + 1).

@@ -101,7 +101,7 @@ fn pretrain(lua: &Lua, model: Model, options: &Options) -> anyhow::Result<(Model
     let steps = pretrainer.options.steps;
     let data = options.required::<Object<Dataset>>("data")?.0;
     let seed = options.or("seed", State::of(lua)?.seed)?;
-    let sampler = data.sampler(options.count("batch", BATCH, 1)?, seed)?.predicting()?;
+    let sampler = data.predicting(options.count("batch", BATCH, 1)?, seed)?;
     let (rows, columns) = sampler.shape();
     let each = rows * (columns - 1);
     let journal = Journal {

@@ -295,8 +295,7 @@ fn follow(
         },
         fail,
     );
-    let written: anyhow::Result<()> =
-        curves.iter().filter_map(|curve| curve.run.as_ref()).map(Run::flush).collect();
+    let written = curves.iter().filter_map(|curve| curve.run.as_ref()).try_for_each(Run::flush);
     outcome.and_then(|passes| Ok((passes, written.map(|()| curves)?)))
 }
 

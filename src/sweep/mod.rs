@@ -8,4 +8,4 @@ mod space;
 mod store;
 
 pub use space::{Config, Dimension, Space, label};
-pub use store::{Finished, finished, keep, run_name};
+pub use store::{Finished, finished, keep, key, run_name};

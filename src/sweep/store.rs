@@ -14,6 +14,8 @@ use crate::results::{Catalog, SWEEP, Status};
 #[derive(Serialize, Deserialize)]
 struct Kept {
     sweep: String,
+    /// The configuration as [`key`] writes it: numbers that went through a file as numbers may differ in the last digit.
+    key: String,
     config: Config,
     /// The row that the point's function returned.
     result: Config,
@@ -22,7 +24,8 @@ struct Kept {
 /// A point that was run to its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finished {
-    pub config: Config,
+    /// Its configuration, see [`key`].
+    pub key: String,
     pub result: Config,
     /// Id of its run.
     pub run_id: String,
@@ -34,12 +37,18 @@ pub fn run_name(sweep: &str, config: &Config) -> String {
     format!("{sweep}/{}", label(config))
 }
 
+/// What two configurations have in common when they are the same.
+pub fn key(config: &Config) -> String {
+    serde_json::Value::Object(config.clone()).to_string()
+}
+
 /// Marks a point as finished, whole or not at all. It counts once its run is finished, too.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn keep(folder: &Path, sweep: &str, config: &Config, result: &Config) -> Result<()> {
-    let kept = Kept { sweep: sweep.to_owned(), config: config.clone(), result: result.clone() };
+    let kept =
+        Kept { sweep: sweep.to_owned(), key: key(config), config: config.clone(), result: result.clone() };
     atomic::write(&folder.join(SWEEP), |file| Ok(serde_json::to_writer_pretty(file, &kept)?))
 }
 
@@ -58,9 +67,9 @@ pub fn finished(root: &Path, sweep: &str) -> Result<(Vec<Finished>, Vec<String>)
         }
         match read(&path) {
             Ok(kept) if kept.sweep == sweep => {
-                if points.iter().all(|point| point.config != kept.config) {
-                    let Kept { config, result, .. } = kept;
-                    points.push(Finished { config, result, run_id: entry.record.id.clone() });
+                if points.iter().all(|point| point.key != kept.key) {
+                    let Kept { key, result, .. } = kept;
+                    points.push(Finished { key, result, run_id: entry.record.id.clone() });
                 }
             }
             Ok(_) => {}
@@ -107,9 +116,19 @@ mod tests {
 
         let (points, warnings) = finished(root.path(), "a").unwrap();
         let result = json!({"kl": 1.0}).as_object().cloned().unwrap();
-        let expected = Finished { config: config(0.1), result, run_id: newer.record().id.clone() };
+        let expected = Finished { key: key(&config(0.1)), result, run_id: newer.record().id.clone() };
         assert_eq!(points, [expected]);
         assert!(warnings.len() == 1 && warnings[0].contains("sweep.json is broken"), "{warnings:?}");
+    }
+
+    #[test]
+    fn every_number_is_found_again() {
+        let root = tempfile::tempdir().unwrap();
+        let config = config(0.000_958_615_527_777_94);
+        let mut run = Run::create(root.path(), RunInfo::default()).unwrap();
+        keep(run.folder(), "a", &config, &Config::new()).unwrap();
+        run.finish(Status::Finished).unwrap();
+        assert_eq!(finished(root.path(), "a").unwrap().0[0].key, key(&config));
     }
 
     #[test]

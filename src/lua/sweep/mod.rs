@@ -164,8 +164,8 @@ impl Sweep {
         for warning in warnings {
             console::note(&format!("warning: {warning}"));
         }
-        let find = |config: &Config| known.iter().find(|point| point.config == *config);
-        Ok(self.configs.iter().map(|config| find(config).map(Outcome::kept)).collect())
+        let find = |key: String| known.iter().find(|point| point.key == key);
+        Ok(self.configs.iter().map(|config| find(sweep::key(config)).map(Outcome::kept)).collect())
     }
 
     fn point(&self, lua: &Lua, place: usize) -> anyhow::Result<Point> {

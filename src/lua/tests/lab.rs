@@ -113,7 +113,7 @@ fn points_that_fail_do_not_stop_the_others() {
          assert(errors.raises:find('script.lua:%d+: mine') and errors.yields:find('must not yield'))
          assert(errors.returns:find('must return a row or nothing'), errors.returns)
          assert(errors.diverges:find('script.lua:%d+: Student:train: .*diverged at step'), errors.diverges)
-         assert(errors.misspells:find('script.lua:%d+: Student:train: .*did you mean \"fw\"'), errors.misspells)
+         assert(errors.misspells:find('script.lua:%d+: Student:train: .*did you mean \"fm\"'), errors.misspells)
          -- What failed is tried again, what finished is kept.
          local again = lft.sweep{{name = 'f', grid = {{how = {{'catches', 'raises', 'trains'}}}}, run = function() end}}
          assert(again[1].kept and not again[2].kept and again[2].status == 'finished' and again[3].kept)
