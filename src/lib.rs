@@ -15,6 +15,8 @@
 //! | [`eval`] | KL, NMSE, perplexity, skip baselines |
 //! | [`train`] | optimizer, schedule, trainer loop |
 //! | [`results`] | run folders, Parquet tables, SQL |
+//! | [`bench`] | timing: samples, robust statistics, comparisons, baselines |
+//! | [`sweep`] | the points of a sweep, and which are finished |
 //! | [`report`] | charts and the HTML page |
 //! | [`lua`] | the scripting host |
 //! | [`cli`] | one file a subcommand |
@@ -24,6 +26,7 @@
 //! that may have gone away.
 
 pub mod atomic;
+pub mod bench;
 pub mod cli;
 pub mod console;
 pub mod data;
@@ -37,4 +40,5 @@ pub mod ops;
 pub mod pythia;
 pub mod report;
 pub mod results;
+pub mod sweep;
 pub mod train;

@@ -39,7 +39,7 @@ Examples:
   lft info data/teacher
   lft types .
 
-Exit codes: 0 success, 1 error, 2 wrong usage, 70 internal error, 130 interrupted; a script may set\nits own with os.exit.";
+Exit codes: 0 success, 1 error, 2 wrong usage, 3 a benchmark became slower than its baseline,\n70 internal error, 130 interrupted; a script may set its own with os.exit.";
 
 /// A laboratory for the Latent Flow Transformer: replace a block of a language model's layers by one
 /// learned flow, scripted in Lua.
@@ -119,6 +119,7 @@ impl Global {
             quiet: self.quiet,
             runs_dir: self.runs_dir(),
             args,
+            ..crate::lua::HostOptions::default()
         })
     }
 }

@@ -6,8 +6,9 @@ use super::{Global, output};
 
 /// Query the results of every run with SQL.
 ///
-/// Tables: `results` (rows that scripts logged), `training` (their curves), `runs` (one row a run). Each has
-/// the columns `run` (its name), `run_id`, and `latest` (true for the newest run of that name).
+/// Tables: `results` (rows that scripts logged), `training` (their curves), `benchmarks` (their timings),
+/// `runs` (one row a run). Each has the columns `run` (its name), `run_id`, and `latest` (true for the newest
+/// run of that name).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

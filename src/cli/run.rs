@@ -5,18 +5,42 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::Global;
+use crate::bench::Baselines;
 
 /// Run a Lua script.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  lft run scripts/ablate_steps.lua --seed 7 -- --steps 500")]
+#[command(after_help = "\
+Examples:
+  lft run scripts/ablate_steps.lua --seed 7 -- --steps 500
+  lft run scripts/bench_solvers.lua --save-baseline main
+  lft run scripts/bench_solvers.lua --baseline main --tolerance 10")]
 pub(super) struct Arguments {
     /// The script.
     script: PathBuf,
+    /// Hold the script's benchmarks against this saved baseline; slower ones end the program with exit code 3.
+    #[arg(long, value_name = "NAME")]
+    baseline: Option<String>,
+    /// Save the script's benchmarks as this baseline.
+    #[arg(long, value_name = "NAME")]
+    save_baseline: Option<String>,
+    /// How much slower than the baseline a benchmark may be, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, requires = "baseline", value_parser = percent)]
+    tolerance: f64,
     /// Arguments for the script, after `--`.
     #[arg(last = true, value_name = "ARGS")]
     pub(super) arguments: Vec<String>,
 }
 
 pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
-    crate::lua::run_script(&arguments.script, &global.host_options(arguments.arguments)?)
+    let Arguments { script, baseline, save_baseline, tolerance, arguments } = arguments;
+    let baselines = Baselines { against: baseline, save: save_baseline, tolerance: tolerance / 100.0 };
+    let options = crate::lua::HostOptions { baselines, ..global.host_options(arguments)? };
+    crate::lua::run_script(&script, &options)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(percent) if percent >= 0.0 && percent.is_finite() => Ok(percent),
+        _ => Err("not a number of at least 0".to_owned()),
+    }
 }

@@ -10,6 +10,7 @@ use super::Block;
 use super::field::Field;
 use super::init::{Init, normal};
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
+use crate::ode;
 use crate::ops;
 use crate::pythia::{Config, Layer, LayerContext, Pythia};
 
@@ -129,7 +130,18 @@ impl VelocityField {
         })
     }
 
+    /// One evaluation, counted as such.
     fn evaluate(
+        &self,
+        x: &Tensor,
+        modulation: &Modulation,
+        gates: &Tensor,
+        attention: impl FnOnce(&Layer, &Tensor, &LayerContext) -> candle_core::Result<Tensor>,
+    ) -> Result<Tensor> {
+        ode::evaluation(|| self.output(x, modulation, gates, attention))
+    }
+
+    fn output(
         &self,
         x: &Tensor,
         modulation: &Modulation,

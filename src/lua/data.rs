@@ -28,6 +28,13 @@ pub struct Dataset {
 }
 userdata!(Dataset);
 
+impl Dataset {
+    /// Whether both are the same tokens in windows of the same length.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.corpus, &other.corpus) && self.seq_len == other.seq_len
+    }
+}
+
 const TEXT: OptionsTable = OptionsTable {
     class: "TextOptions",
     fields: &[

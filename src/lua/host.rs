@@ -15,8 +15,10 @@ use super::results::Ending;
 use super::show::show;
 use super::state::State;
 use super::{
-    data, eval, flags, flow, help, interrupt, ode, optim, print, progress, pythia, results, tensor, train,
+    bench, data, eval, flags, flow, help, interrupt, ode, optim, print, progress, pythia, results, sweep,
+    tensor, train,
 };
+use crate::bench::Baselines;
 use crate::console;
 
 /// Bytes of address space for the script's stack. Gradients are traced by recursion through every operation since
@@ -36,11 +38,20 @@ pub struct HostOptions {
     pub runs_dir: PathBuf,
     /// Arguments after the script's name, for `arg` and `lft.options`.
     pub args: Vec<String>,
+    /// Which timings to hold the script's benchmarks against, and where to save them.
+    pub baselines: Baselines,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, seed: 0, quiet: false, runs_dir: "runs".into(), args: Vec::new() }
+        Self {
+            device: Device::Cpu,
+            seed: 0,
+            quiet: false,
+            runs_dir: "runs".into(),
+            args: Vec::new(),
+            baselines: Baselines::default(),
+        }
     }
 }
 
@@ -71,20 +82,20 @@ impl Host {
         Ok(Self { lua, state, runner })
     }
 
-    /// Runs the script and ends the runs that it leaves open.
+    /// Runs the script, ends the runs that it leaves open, and holds its benchmarks against their baseline.
     ///
     /// # Errors
-    /// The script's own [`ScriptError`], or [`Ended`] when it was interrupted or ended itself with an exit code
+    /// [`crate::bench::Regressed`] when a benchmark became slower; the script's own [`ScriptError`], or [`Ended`] when it was interrupted or ended itself with an exit code
     /// other than 0; else what kept a run from being written.
     pub fn run(&self) -> anyhow::Result<()> {
         let outcome = self.execute();
         let written = self.state.end_runs(&outcome.as_ref().err().map_or(Ending::WELL, Ending::by));
-        let Err(error) = outcome else { return written };
+        let Err(error) = outcome else { return written.and_then(|()| self.state.close_benchmarks()) };
         if let Err(error) = &written {
             console::note(&format!("warning: {}", text(error)));
         }
         match Ended::of(&error) {
-            Some(Ended::Exit(0)) => Ok(()),
+            Some(Ended::Exit(0)) => self.state.close_benchmarks(),
             Some(ended) => Err(ended.into()),
             None => Err(ScriptError::new(&error).into()),
         }
@@ -116,6 +127,7 @@ fn run_here(path: &Path, options: &HostOptions) -> anyhow::Result<()> {
     let source = String::from_utf8(bytes).ok().with_context(|| format!("{} is not text", path.display()))?;
     let host = Host::new(options, path, &without_shebang(&source))
         .map_err(|error| anyhow::anyhow!(ScriptError::new(&error)))?;
+    host.state.open_baselines(&options.baselines)?;
     interrupt::install(&host.lua)?;
     host.run()
 }
@@ -146,6 +158,8 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     train::register(&mut registry)?;
     eval::register(&mut registry)?;
     results::register(&mut registry)?;
+    bench::register(&mut registry)?;
+    sweep::register(&mut registry)?;
     Ok(registry.finish())
 }
 

@@ -6,6 +6,7 @@
 //! ([`docs`]). Bindings hold no logic of their own: they read arguments, call the room below, and wrap what
 //! comes back.
 
+mod bench;
 pub mod catalogue;
 mod data;
 pub mod device;
@@ -36,6 +37,7 @@ mod show;
 mod signature;
 mod state;
 pub mod stubs;
+mod sweep;
 mod tensor;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Scripts run in-process: what works, and what errors say.
 
+mod lab;
 mod rooms;
 
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! `lft.train`: the training loop, with progress and curves.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -18,7 +19,7 @@ use super::register::Registry;
 use super::results::Run;
 use super::state::State;
 use crate::results::{Row, Value};
-use crate::train::{self, Progress, Trainer, together};
+use crate::train::{self, Progress, Trainer, side_by_side};
 
 /// Points of a training curve unless an option says otherwise.
 const POINTS: usize = 200;
@@ -135,11 +136,56 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
 /// # Errors
 /// Options out of range, and those of a step.
 pub fn one(lua: &Lua, student: &StudentObject, options: Table) -> anyhow::Result<Table> {
-    let options = Options::read(lua, Some(options), &TRAIN)?;
-    let shared = Shared::read(lua, &options)?;
-    let trainer = Trainer::new(student.0.clone(), algorithm(&options, &shared)?)?;
+    let Request { shared, trainer } = Request::read(lua, student, options)?;
     let mut results = train(lua, &shared, vec![trainer], "training")?;
     results.pop().context("one student gives one result")
+}
+
+/// A training of one student that has not begun.
+pub struct Request {
+    shared: Shared,
+    trainer: Trainer,
+}
+
+impl Request {
+    /// What `s:train(options)` asks for.
+    ///
+    /// # Errors
+    /// Options out of range.
+    pub fn read(lua: &Lua, student: &StudentObject, options: Table) -> anyhow::Result<Self> {
+        let options = Options::read(lua, Some(options), &TRAIN)?;
+        let shared = Shared::read(lua, &options)?;
+        let trainer = Trainer::new(student.0.clone(), algorithm(&options, &shared)?)?;
+        Ok(Self { shared, trainer })
+    }
+
+    /// Whether both need the same batches of the same teacher.
+    pub fn shares_passes(&self, other: &Self) -> bool {
+        let (a, b) = (&self.shared, &other.shared);
+        Arc::ptr_eq(&self.trainer.student.teacher, &other.trainer.student.teacher)
+            && a.data.is_same(&b.data)
+            && (a.batch, a.seed) == (b.batch, b.seed)
+    }
+}
+
+/// Trains students that share the teacher's passes, each with its own result: one that fails does not end the others.
+/// Also returns how often the teacher ran.
+///
+/// # Errors
+/// An interrupt, and curves that cannot be written.
+pub fn apart(lua: &Lua, requests: Vec<Request>) -> anyhow::Result<(usize, Vec<anyhow::Result<Table>>)> {
+    let curves = requests.iter().map(|request| Curve::new(&request.trainer, &request.shared)).collect();
+    let (mut shared, trainers): (Vec<_>, Vec<_>) =
+        requests.into_iter().map(|request| (request.shared, request.trainer)).unzip();
+    let Some(shared) = shared.pop() else { return Ok((0, Vec::new())) };
+    let mut errors: Vec<Option<anyhow::Error>> = trainers.iter().map(|_| None).collect();
+    let (passes, curves) = follow(lua, &shared, trainers, curves, "training", |i, error| {
+        errors[i] = Some(error);
+        Ok(())
+    })?;
+    let result =
+        |(curve, error): (&Curve, Option<anyhow::Error>)| error.map_or_else(|| curve.result(lua), Err);
+    Ok((passes, curves.iter().zip(errors).map(result).collect()))
 }
 
 /// What students that train together share.
@@ -183,29 +229,53 @@ fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Option
     })
 }
 
-/// Runs the loop, and writes the curves out however it ends.
-fn train(lua: &Lua, shared: &Shared, mut trainers: Vec<Trainer>, label: &str) -> anyhow::Result<Vec<Table>> {
+/// Trains to the end or to the first error.
+fn train(lua: &Lua, shared: &Shared, trainers: Vec<Trainer>, label: &str) -> anyhow::Result<Vec<Table>> {
+    let curves = trainers.iter().map(|trainer| Curve::new(trainer, shared)).collect();
+    let (_, curves) = follow(lua, shared, trainers, curves, label, |_, error| Err(error))?;
+    curves.iter().map(|curve| curve.result(lua)).collect()
+}
+
+/// Runs the loop, and writes the curves out however it ends; `fail` is told of a student whose step fails. Returns how
+/// often the teacher ran, and the curves.
+fn follow(
+    lua: &Lua,
+    shared: &Shared,
+    mut trainers: Vec<Trainer>,
+    mut curves: Vec<Curve>,
+    label: &str,
+    fail: impl FnMut(usize, anyhow::Error) -> anyhow::Result<()>,
+) -> anyhow::Result<(usize, Vec<Curve>)> {
     let sampler = shared.data.sampler(shared.batch, shared.seed)?;
     let (rows, columns) = sampler.shape();
     let steps = trainers.iter().map(|trainer| trainer.options.steps).max().unwrap_or(0);
     let unit = ("tokens", (rows * columns) as u64);
     let meter = Meter::new(lua, steps as u64, label, unit, Duration::ZERO)?;
-    let mut curves: Vec<Curve> = trainers.iter().map(|trainer| Curve::new(trainer, shared)).collect();
     let begun = Instant::now();
-    let outcome = together(
+    let outcome = side_by_side(
         &mut trainers,
         |step| data::batch(&sampler, step as u64),
         |progress| {
             interrupt::check()?;
-            curves[progress.trainer].add(progress, begun.elapsed(), shared.run.as_ref())?;
-            let losses: Vec<String> = curves.iter().map(Curve::text).collect();
-            meter.set(progress.report.step as u64, Some(losses.join("  ")));
+            curves[progress.trainer].add(progress, begun.elapsed())?;
+            meter.set(progress.report.step as u64, Some(losses(&curves)));
             Ok(())
         },
+        fail,
     );
-    let written = shared.run.as_ref().map_or(Ok(()), Run::flush);
-    outcome.and(written)?;
-    curves.iter().map(|curve| curve.result(lua)).collect()
+    let written = curves.iter().filter_map(|curve| curve.run.as_ref()).try_for_each(Run::flush);
+    outcome.and_then(|passes| Ok((passes, written.map(|()| curves)?)))
+}
+
+/// `fm 0.0123  fw 0.0211`, or the range where there are many.
+fn losses(curves: &[Curve]) -> String {
+    if curves.len() <= 6 {
+        return curves.iter().map(Curve::text).collect::<Vec<_>>().join("  ");
+    }
+    let known = curves.iter().filter_map(|curve| curve.last).map(|last| last.report.loss);
+    let (low, high) =
+        known.fold((f64::INFINITY, 0.0f64), |(low, high), loss| (low.min(loss), high.max(loss)));
+    format!("{} students, {low:.4} to {high:.4}", curves.len())
 }
 
 /// The training curve of one student.
@@ -214,6 +284,7 @@ struct Curve {
     block: String,
     steps: usize,
     every: usize,
+    run: Option<Run>,
     last: Option<Progress>,
     seconds: f64,
 }
@@ -226,15 +297,16 @@ impl Curve {
             block: trainer.student.block.to_string(),
             steps,
             every: shared.log_every.unwrap_or((steps / POINTS).max(1)),
+            run: shared.run.clone(),
             last: None,
             seconds: 0.0,
         }
     }
 
-    fn add(&mut self, progress: Progress, elapsed: Duration, run: Option<&Run>) -> anyhow::Result<()> {
+    fn add(&mut self, progress: Progress, elapsed: Duration) -> anyhow::Result<()> {
         (self.last, self.seconds) = (Some(progress), elapsed.as_secs_f64());
         let step = progress.report.step;
-        match run {
+        match &self.run {
             Some(run) if step == 1 || step == self.steps || step.is_multiple_of(self.every) => {
                 run.log_training(self.row(&progress))
             }

@@ -7,8 +7,10 @@
 //! | `run.json` | name, tags, script, options, seed, device, versions, revision, machine, start, end, status ([`RunRecord`]) |
 //! | `results.parquet` | the rows that [`Run::log`] took, with leading columns `run` (the name) and `run_id` |
 //! | `training.parquet` | the rows that [`Run::log_training`] took, likewise |
+//! | `benchmarks.parquet` | the rows that [`Run::log_benchmark`] took, likewise |
 //!
-//! [`Run`] writes one, [`query`] reads all of them as the tables `results`, `training` and `runs`.
+//! [`Run`] writes one, [`query`] reads all of them as the tables `results`, `training`, `benchmarks`
+//! and `runs`.
 
 mod catalog;
 pub mod environment;
@@ -38,6 +40,9 @@ pub use value::{Row, Value};
 const RECORD: &str = "run.json";
 const RESULTS: &str = "results.parquet";
 const TRAINING: &str = "training.parquet";
+const BENCHMARKS: &str = "benchmarks.parquet";
+/// What a sweep keeps of a point in the point's run folder.
+pub(crate) const SWEEP: &str = "sweep.json";
 
 /// Columns that every table carries; scripts cannot log under these names.
 const RESERVED: [&str; 3] = ["run", "run_id", "latest"];

@@ -10,10 +10,10 @@ use super::catalog::Catalog;
 use super::explain::{Tables, explain};
 use super::frame::Frame;
 use super::union::{self, Union};
-use super::{RESULTS, TRAINING, run_table};
+use super::{BENCHMARKS, RESULTS, TRAINING, run_table};
 
 /// The tables that a query may name.
-pub(super) const TABLES: [&str; 3] = ["results", "training", "runs"];
+pub(super) const TABLES: [&str; 4] = ["results", "training", "benchmarks", "runs"];
 
 /// What a query found.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Answer {
 
 /// Runs one SQL statement (Polars' dialect) over the runs in `root`.
 ///
-/// Tables: `results` and `training` hold what the runs logged, `runs` one row a run. Each has the columns
+/// Tables: `results`, `training` and `benchmarks` hold what the runs logged, `runs` one row a run. Each has the columns
 /// `run` (the name), `run_id`, and `latest`, which is true for the newest run of that name that has rows in
 /// that table. Files are read lazily: only the columns and row groups that the query needs. A broken
 /// Parquet file or `run.json` is named in the warnings, skipped, and the rest is queried.
@@ -36,7 +36,8 @@ pub fn query(root: &Path, sql: &str) -> Result<Answer> {
     refuse_changes(sql)?;
     let catalog = Catalog::read_some(root)?;
     let mut warnings = catalog.warnings.clone();
-    let mut files: Vec<(&'static str, &str)> = vec![("results", RESULTS), ("training", TRAINING)];
+    let mut files: Vec<(&'static str, &str)> =
+        vec![("results", RESULTS), ("training", TRAINING), ("benchmarks", BENCHMARKS)];
     // Opening a table costs one footer a run, so those that the statement cannot mean stay closed.
     files.retain(|(table, _)| mentions(sql, table) || mentions(sql, "show"));
     let mut unions: Vec<_> =

@@ -18,5 +18,5 @@ pub use optimizer::Optimizer;
 pub use options::Options;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
-pub use together::{Progress, together};
+pub use together::{Progress, side_by_side, together};
 pub use trainer::{StepReport, Trainer, draws};

@@ -82,6 +82,35 @@ fn training_together_equals_training_alone() -> Result<()> {
 }
 
 #[test]
+fn a_student_that_fails_leaves_the_others_on_the_same_passes() -> Result<()> {
+    let teacher = teacher()?;
+    let good = || trainer(&teacher, options(Objective::Fw));
+    let bad = trainer(&teacher, Options { lr: 1e30, ..options(Objective::Fm) })?;
+    let mut trainers = [bad, good()?, trainer(&teacher, Options { steps: 7, ..options(Objective::Fm) })?];
+    let (mut steps, mut failed) = ([0; 3], Vec::new());
+    let passes = side_by_side(
+        &mut trainers,
+        batch,
+        |progress| {
+            steps[progress.trainer] = progress.report.step;
+            Ok(())
+        },
+        |i, error| {
+            failed.push((i, format!("{error:#}")));
+            Ok(())
+        },
+    )?;
+    assert_eq!((passes, steps[1], steps[2]), (60, 60, 7));
+    assert!(steps[0] < 60 && failed.len() == 1 && failed[0].0 == 0, "{failed:?}");
+    assert!(failed[0].1.contains("diverged"), "{failed:?}");
+
+    let mut alone = [trainer(&teacher, Options { lr: 1e30, ..options(Objective::Fm) })?];
+    let passes = side_by_side(&mut alone, batch, |_| Ok(()), |_, _| Ok(()))?;
+    assert!(passes < 60, "with nobody left the teacher rests");
+    Ok(())
+}
+
+#[test]
 fn divergence_stops_with_the_step_and_keeps_the_last_good_weights() -> Result<()> {
     let teacher = teacher()?;
     let mut trainers = [trainer(&teacher, Options { lr: 1e30, ..options(Objective::Fm) })?];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use candle_core::{DType, Tensor};
 
 use super::{StepReport, Trainer};
@@ -30,10 +30,24 @@ pub struct Progress {
 /// If the trainers have different teachers, and those of a step.
 pub fn together(
     trainers: &mut [Trainer],
+    batch: impl FnMut(usize) -> Result<Tensor>,
+    watch: impl FnMut(Progress) -> Result<()>,
+) -> Result<()> {
+    side_by_side(trainers, batch, watch, |_, error| Err(error)).map(|_| ())
+}
+
+/// As [`together`], but a student whose step fails need not end the others: `fail` is told which one and why, and when
+/// it returns well, the others go on without that student. Returns how often the teacher ran.
+///
+/// # Errors
+/// If the trainers have different teachers, and those of `batch`, `watch` and `fail`.
+pub fn side_by_side(
+    trainers: &mut [Trainer],
     mut batch: impl FnMut(usize) -> Result<Tensor>,
     mut watch: impl FnMut(Progress) -> Result<()>,
-) -> Result<()> {
-    let Some(first) = trainers.first() else { return Ok(()) };
+    mut fail: impl FnMut(usize, Error) -> Result<()>,
+) -> Result<usize> {
+    let Some(first) = trainers.first() else { return Ok(0) };
     let teacher = first.student.teacher.clone();
     ensure!(
         trainers.iter().all(|t| Arc::ptr_eq(&t.student.teacher, &teacher)),
@@ -41,18 +55,31 @@ pub fn together(
     );
     let steps = trainers.iter().map(|t| t.options.steps).max().unwrap_or(0);
     let mut tokens = 0;
+    let mut failed = vec![false; trainers.len()];
     for step in 0..steps {
+        let goes_on = |(trainer, failed): (&Trainer, &bool)| !failed && step < trainer.options.steps;
+        if !trainers.iter().zip(&failed).any(goes_on) {
+            return Ok(step);
+        }
         let ids = batch(step)?;
         tokens += ids.elem_count();
         let latents = Latents::new(&teacher, &ids, trainers, step)?;
         for (i, trainer) in trainers.iter_mut().enumerate().filter(|(_, t)| step < t.options.steps) {
+            if failed[i] {
+                continue;
+            }
             let Block { m, n } = trainer.student.block;
             let (x0, x1) = (latents.at(m)?, latents.at(n)?);
-            let report = trainer.step(&x0, &x1)?;
-            watch(Progress { trainer: i, report, tokens })?;
+            match trainer.step(&x0, &x1) {
+                Ok(report) => watch(Progress { trainer: i, report, tokens })?,
+                Err(error) => {
+                    fail(i, error)?;
+                    failed[i] = true;
+                }
+            }
         }
     }
-    Ok(())
+    Ok(steps)
 }
 
 /// Latents of one batch at every boundary that some student needs.

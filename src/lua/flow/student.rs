@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use mlua::{MultiValue, Table, Value};
+use mlua::{Function, MultiValue, Table, Value};
 
 use super::integration::{INTEGRATION, SOLVER_STEPS, fixed, integration};
 use super::{Velocity, block_option};
@@ -18,7 +18,7 @@ use crate::lua::pythia::Model;
 use crate::lua::register::{Members, Registry, userdata};
 use crate::lua::state::State;
 use crate::lua::tensor::Handle;
-use crate::lua::{eval, train};
+use crate::lua::{eval, sweep, train};
 
 /// A student; the clone shares teacher and velocity field.
 #[derive(Clone)]
@@ -108,14 +108,15 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         ("parameters_removed", "integer", "weights of the block less those of the field"),
     ];
     let about = "A teacher whose block of layers is replaced by a velocity field, integrated from 0 to 1.";
-    registry.class(Class { name: "Student", about, fields }, members)
+    let train = sweep::joining(registry.lua(), registry.on_object(train::TRAIN_ENTRY, train::one)?)?;
+    registry.class(Class { name: "Student", about, fields }, |class| members(class, train))
 }
 
-fn members(class: &mut Members<'_, StudentObject>) {
+fn members(class: &mut Members<'_, StudentObject>, train: Function) {
     class.field("velocity", |_, this: &StudentObject| Ok(Velocity(this.0.velocity.clone())));
     class.field("block", |_, this: &StudentObject| Ok([this.0.block.m, this.0.block.n]));
     class.field("parameters_removed", |_, this: &StudentObject| Ok(this.0.parameters_removed()));
-    class.method(train::TRAIN_ENTRY, train::one);
+    class.function(train::TRAIN_ENTRY, train);
     class.method(
         Entry {
             name: "Student:evaluate",

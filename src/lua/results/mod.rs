@@ -1,6 +1,6 @@
 //! Runs, queries and reports.
 
-mod row;
+pub mod row;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.function(
         Entry {
             name: "lft.query",
-            about: "Runs one SQL statement over every run; the tables are results, training and runs. \
+            about: "Runs one SQL statement over every run; the tables are results, training, benchmarks and runs. \
                     Files that cannot be read are named on standard error and left out.",
             params: &[("sql", "string", "the statement, in Polars' dialect")],
             returns: &[("table<string, any>[]", "one table a row, column name to value; null is nil")],
@@ -175,17 +175,40 @@ fn members(class: &mut Members<'_, Run>) {
     });
 }
 
+/// The newest open run of the script, or a new one where it has none.
+///
+/// # Errors
+/// When the new run's folder cannot be made.
+pub fn current(lua: &Lua) -> anyhow::Result<Run> {
+    State::of(lua)?.open_run().map_or_else(|| start(lua, None), Ok)
+}
+
 fn start(lua: &Lua, options: Option<Table>) -> anyhow::Result<Run> {
     let options = Options::read(lua, options, &RUN)?;
+    let name = options.or("name", State::of(lua)?.script_name())?;
+    let recorded = match options.get::<Value>("options")? {
+        Some(table) => named_values(lua, table).context("option 'options'")?,
+        None => serde_json::Map::new(),
+    };
+    open(lua, name, options.or("tags", Vec::new())?, recorded)
+}
+
+/// Starts a run that the host ends if nobody else does; `options` are recorded beside the script's flags.
+///
+/// # Errors
+/// When its folder cannot be made.
+pub fn open(
+    lua: &Lua,
+    name: String,
+    tags: Vec<String>,
+    options: serde_json::Map<String, serde_json::Value>,
+) -> anyhow::Result<Run> {
     let state = State::of(lua)?;
-    let stem = state.script.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let mut recorded: serde_json::Map<_, _> = state.flags().into_iter().collect();
-    if let Some(table) = options.get::<Value>("options")? {
-        recorded.extend(named_values(lua, table).context("option 'options'")?);
-    }
+    recorded.extend(options);
     let info = RunInfo {
-        name: options.or("name", stem.unwrap_or_else(|| "script".to_owned()))?,
-        tags: options.or("tags", Vec::new())?,
+        name,
+        tags,
         script: Some(state.script.display().to_string()),
         script_text: Some(state.source.clone()),
         arguments: state.args.clone(),

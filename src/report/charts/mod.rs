@@ -2,6 +2,7 @@
 
 mod axes;
 mod parameters;
+mod precision;
 mod steps;
 mod training;
 
@@ -33,6 +34,7 @@ pub fn all(report: &Report, ablation: Option<&Ablation>) -> Vec<Chart> {
     if let Some(ablation) = ablation {
         charts.extend(parameters::chart(ablation));
     }
+    charts.extend(precision::charts(&report.results));
     charts
 }
 

@@ -157,7 +157,10 @@ fn mistakes_are_told_with_what_there_is() {
     let root = tempfile::tempdir().unwrap();
     run(root.path(), "a", vec![measured("fm", 1, 0.9)]);
     let error = refused(root.path(), "SELECT kl FROM result");
-    assert_eq!(error, "no table `result` (did you mean `results`?); tables: results, training, runs");
+    assert_eq!(
+        error,
+        "no table `result` (did you mean `results`?); tables: results, training, benchmarks, runs"
+    );
     let columns = "columns of results: run, run_id, latest, method, k, kl";
     for sql in [
         "SELECT methud FROM results",
@@ -178,7 +181,7 @@ fn mistakes_are_told_with_what_there_is() {
 fn tables_are_listed() {
     let root = tempfile::tempdir().unwrap();
     run(root.path(), "a", vec![]);
-    let expected: Vec<Value> = vec!["results".into(), "runs".into(), "training".into()];
+    let expected: Vec<Value> = ["benchmarks", "results", "runs", "training"].map(Value::from).into();
     assert_eq!(ask(root.path(), "SHOW TABLES").column("name").unwrap(), expected);
 }
 
