@@ -22,8 +22,8 @@
 //! | [`cli`] | one file a subcommand |
 //!
 //! Beside the rooms stand tools that any of them may take: [`atomic`] writes files whole, [`nearest`] guesses
-//! what a misspelt name was meant to be, [`device`] opens devices by name, and [`console`] writes to a terminal
-//! that may have gone away.
+//! what a misspelt name was meant to be, [`device`] opens devices by name, [`console`] writes to a terminal
+//! that may have gone away, and [`meter`] shows progress on it.
 
 pub mod atomic;
 pub mod bench;
@@ -34,6 +34,7 @@ pub mod device;
 pub mod eval;
 pub mod flow;
 pub mod lua;
+pub mod meter;
 pub mod nearest;
 pub mod ode;
 pub mod ops;

@@ -2,6 +2,7 @@
 //!
 //! Tables and other results go to standard output; progress, notes, warnings and errors to standard error.
 
+mod data;
 mod failure;
 mod info;
 mod output;
@@ -38,6 +39,7 @@ Examples:
   lft report --runs ablate_steps --output report.html
   lft info data/teacher
   lft types .
+  lft data prepare corpus.txt --tokenizer data/teacher --output tokens
 
 Exit codes: 0 success, 1 error, 2 wrong usage, 3 a benchmark became slower than its baseline,\n70 internal error, 130 interrupted; a script may set its own with os.exit.";
 
@@ -78,6 +80,7 @@ enum Command {
     Runs(runs::Arguments),
     Info(info::Arguments),
     Types(types::Arguments),
+    Data(data::Arguments),
 }
 
 impl Cli {
@@ -95,6 +98,7 @@ impl Cli {
             Command::Runs(arguments) => runs::execute(global, arguments),
             Command::Info(arguments) => info::execute(global, arguments),
             Command::Types(arguments) => types::execute(global, arguments),
+            Command::Data(arguments) => data::execute(global, arguments),
         }
     }
 }

@@ -189,10 +189,12 @@ impl Batch {
     }
 }
 
-fn blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+/// Blocks of rows, (first, number).
+pub(super) fn blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows).step_by(LOGIT_ROWS).map(move |first| (first, LOGIT_ROWS.min(rows - first)))
 }
 
-fn sum(nats: &Tensor) -> Result<f64> {
+/// The sum of a vector, in f64 on the host.
+pub(super) fn sum(nats: &Tensor) -> Result<f64> {
     Ok(nats.to_vec1::<f32>()?.into_iter().map(f64::from).sum())
 }

@@ -22,7 +22,7 @@ fn validation(teacher: &Pythia, count: usize) -> Result<Vec<Tensor>> {
     let vocabulary = teacher.config.vocab_size;
     let corpus =
         TokenSet::read(&[format!("{ROOT}/data/corpus/valid.txt")], teacher.tokenizer()?, vocabulary)?;
-    let ids: Vec<u32> = windows(&corpus, 256, Some(count))?.flatten().copied().collect();
+    let ids: Vec<u32> = windows(&corpus, 256, Some(count))?.flatten().collect();
     let all = Tensor::from_vec(ids, (count, 257), &Device::Cpu)?;
     (0..count).step_by(8).map(|i| Ok(all.narrow(0, i, 8.min(count - i))?)).collect()
 }

@@ -15,8 +15,8 @@ use super::results::Ending;
 use super::show::show;
 use super::state::State;
 use super::{
-    bench, data, eval, flags, flow, help, interrupt, ode, optim, print, progress, pythia, results, sweep,
-    tensor, train,
+    bench, data, eval, flags, flow, help, interrupt, latents, ode, optim, pretrain, print, progress, pythia,
+    results, sweep, tensor, tokenizer, train,
 };
 use crate::bench::Baselines;
 use crate::console;
@@ -150,12 +150,15 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     print::register(&mut registry)?;
     progress::register(&mut registry)?;
     tensor::register(&mut registry)?;
+    tokenizer::register(&mut registry)?;
     pythia::register(&mut registry)?;
     ode::register(&mut registry)?;
     data::register(&mut registry)?;
+    latents::register(&mut registry)?;
     flow::register(&mut registry)?;
     optim::register(&mut registry)?;
     train::register(&mut registry)?;
+    pretrain::register(&mut registry)?;
     eval::register(&mut registry)?;
     results::register(&mut registry)?;
     bench::register(&mut registry)?;

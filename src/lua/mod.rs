@@ -8,6 +8,7 @@
 
 mod bench;
 pub mod catalogue;
+mod checkpoint;
 mod data;
 pub mod device;
 pub mod docs;
@@ -21,12 +22,14 @@ mod help;
 mod host;
 mod ids;
 mod interrupt;
+mod latents;
 mod literal;
 mod memory;
 mod object;
 mod ode;
 mod optim;
 mod options;
+mod pretrain;
 mod print;
 mod progress;
 mod pythia;
@@ -41,6 +44,7 @@ mod sweep;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 mod train;
 mod types;
 

@@ -14,19 +14,23 @@ mod attention_kernel;
 #[cfg(test)]
 pub(crate) mod check;
 pub mod divergence;
+pub mod embedding;
 pub mod gate;
 mod kernel;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+pub mod recompute;
 pub mod residual;
 pub mod rotary;
 mod simd;
 
 pub use activation::Activation;
 pub use divergence::{cross_entropy, kl_divergence};
+pub use embedding::embedding_gradient;
 pub use gate::gated_sum;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use recompute::Recompute;
 pub use residual::residual;
 pub use rotary::Rotary;

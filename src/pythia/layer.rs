@@ -109,6 +109,18 @@ impl Layer {
             .collect()
     }
 
+    /// The same layer with each weight replaced by what `f` makes of it.
+    pub fn map(&self, f: &mut impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            input_layernorm: self.input_layernorm.map(f)?,
+            post_attention_layernorm: self.post_attention_layernorm.map(f)?,
+            query_key_value: self.query_key_value.map(f)?,
+            dense: self.dense.map(f)?,
+            dense_h_to_4h: self.dense_h_to_4h.map(f)?,
+            dense_4h_to_h: self.dense_4h_to_h.map(f)?,
+        })
+    }
+
     /// Carries latents over the layer, whole sequences at once:
     /// parallel `x + attn(ln₁(x)) + mlp(ln₂(x))`, sequential `h = x + attn(ln₁(x))`, `h + mlp(ln₂(h))`.
     ///

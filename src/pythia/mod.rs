@@ -14,6 +14,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod config;
 mod config_json;
+mod family;
 pub mod generate;
 pub mod hub;
 pub mod info;

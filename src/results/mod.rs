@@ -25,6 +25,7 @@ mod render;
 mod run;
 mod run_table;
 mod table;
+mod text;
 mod union;
 mod value;
 
@@ -35,6 +36,7 @@ pub use name::sanitise;
 pub use query::{Answer, query};
 pub use record::{RunInfo, RunRecord, SCHEMA, Status};
 pub use run::Run;
+pub use text::text_column;
 pub use value::{Row, Value};
 
 const RECORD: &str = "run.json";

@@ -1,10 +1,12 @@
 //! AdamW over a set of variables.
 
-use anyhow::Result;
-use candle_core::Var;
-use candle_core::backprop::GradStore;
+use std::collections::HashMap;
 
-use super::optimizer::{Gradients, Optimizer, Slots, zeros};
+use anyhow::Result;
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+
+use super::optimizer::{Gradients, Optimizer, Slots, refill_all, zeros};
 use crate::ops::adamw::{Update, adamw};
 
 /// The coefficients of [`AdamW`].
@@ -52,6 +54,10 @@ impl AdamW {
         let slots = Slots::new(parameters, |parameter| Ok([zeros(parameter)?, zeros(parameter)?]))?;
         Ok(Self { slots, options, step: 0 })
     }
+
+    fn memory(&self) -> impl Iterator<Item = (String, &Var)> {
+        self.slots.named("m", |[m, _]| Some(m)).chain(self.slots.named("v", |[_, v]| Some(v)))
+    }
 }
 
 impl Optimizer for AdamW {
@@ -65,5 +71,14 @@ impl Optimizer for AdamW {
             adamw(&slot.parameter, gradient, m, v, &update)?;
         }
         Ok(norm)
+    }
+
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        self.memory().map(|(name, moment)| (name, moment.as_detached_tensor())).collect()
+    }
+
+    fn restore(&mut self, steps: u64, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        self.step = steps;
+        refill_all(self.memory(), tensors)
     }
 }

@@ -2,9 +2,18 @@
 
 mod adamw;
 mod check;
+mod checkpoint;
+mod descent;
+mod ema;
+mod language;
+mod latents;
 mod objective;
 mod optimizer;
 mod options;
+mod pretrain;
+#[cfg(test)]
+mod pretrain_tests;
+mod saving;
 mod schedule;
 mod sgd;
 #[cfg(test)]
@@ -13,9 +22,16 @@ mod together;
 mod trainer;
 
 pub use adamw::{AdamW, AdamWOptions};
+pub use checkpoint::{CheckpointOptions, Checkpoints, Saved};
+pub use descent::{Descent, Entry};
+pub use ema::Ema;
+pub use language::language_gradient;
+pub use latents::{LatentOptions, cache_latents};
 pub use objective::Objective;
 pub use optimizer::Optimizer;
 pub use options::Options;
+pub use pretrain::{PretrainOptions, Pretrainer};
+pub use saving::Saving;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
 pub use together::{Progress, side_by_side, together};

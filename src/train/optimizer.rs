@@ -1,11 +1,12 @@
 //! What every optimizer shares: named parameters, their gradients, and clipping by the global norm.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
+use super::descent::refill;
 use crate::ops::adamw::squared_norm;
 
 /// A rule that moves parameters against their gradients.
@@ -16,6 +17,15 @@ pub trait Optimizer {
     /// # Errors
     /// If the norm is not finite or a parameter received no gradient; no parameter is touched then.
     fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64>;
+
+    /// What it remembers of its parameters, by names that begin with what it is: `m.embed_in.weight`.
+    fn tensors(&self) -> Vec<(String, Tensor)>;
+
+    /// Goes back to where it was after `steps` updates, when it gave these tensors.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another shape.
+    fn restore(&mut self, steps: u64, tensors: &HashMap<String, Tensor>) -> Result<()>;
 }
 
 /// Named parameters, each with what the optimizer remembers of it.
@@ -52,6 +62,15 @@ impl<M> Slots<M> {
         Ok(Self(parameters.iter().map(slot).collect::<Result<_>>()?))
     }
 
+    /// Part of every parameter's memory, where it has that part, named after the parameter: `m.embed_in.weight`.
+    pub fn named<'a>(
+        &'a self,
+        kind: &'a str,
+        part: impl Fn(&'a M) -> Option<&'a Var> + 'a,
+    ) -> impl Iterator<Item = (String, &'a Var)> {
+        self.0.iter().filter_map(move |slot| Some((format!("{kind}.{}", slot.name), part(&slot.memory)?)))
+    }
+
     /// The gradients of all parameters.
     ///
     /// # Errors
@@ -80,4 +99,16 @@ impl<M> Slot<M> {
 /// An f32 tensor of zeros beside a parameter.
 pub(super) fn zeros(parameter: &Var) -> Result<Var> {
     Ok(Var::zeros(parameter.shape(), DType::F32, parameter.device())?)
+}
+
+/// Gives named variables the values they are saved under.
+pub(super) fn refill_all<'a>(
+    variables: impl Iterator<Item = (String, &'a Var)>,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<()> {
+    for (name, variable) in variables {
+        let tensor = tensors.get(&name).with_context(|| format!("the checkpoint holds no {name}"))?;
+        refill(variable, tensor).context(name)?;
+    }
+    Ok(())
 }
