@@ -36,22 +36,6 @@ struct Memory {
     v: Option<Var>,
 }
 
-impl Memory {
-    fn momentum(&self) -> Option<&Var> {
-        match self {
-            Self::Matrix(momentum) => Some(momentum),
-            Self::Other(_) => None,
-        }
-    }
-
-    fn moment(&self, i: usize) -> Option<&Var> {
-        match self {
-            Self::Matrix(_) => None,
-            Self::Other(moments) => Some(&moments[i]),
-        }
-    }
-}
-
 impl Muon {
     /// An optimizer of named parameters; `adamw` holds the coefficients of those that are no matrices, and the
     /// weight decay of all.
@@ -69,8 +53,9 @@ impl Muon {
     }
 
     fn memory(&self) -> impl Iterator<Item = (String, &Var)> {
-        let moments = |name, i| self.slots.named(name, move |memory| memory.moment(i));
-        self.slots.named("momentum", Memory::momentum).chain(moments("m", 0)).chain(moments("v", 1))
+        self.slots
+            .named("m", |memory| Some(&memory.m))
+            .chain(self.slots.named("v", |memory| memory.v.as_ref()))
     }
 }
 
