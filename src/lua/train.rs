@@ -25,7 +25,11 @@ use crate::train::{self, Curriculum, Objective, Progress, Trainer, side_by_side}
 const POINTS: usize = 200;
 
 const ALGORITHM: [Param; 17] = [
-    ("method?", "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"|\"kl\"|\"lm\"", "the algorithm, fw when left out"),
+    (
+        "method?",
+        "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"|\"path\"|\"kl\"|\"lm\"",
+        "the algorithm, fw when left out",
+    ),
     (
         "curriculum?",
         "string",
