@@ -72,7 +72,7 @@ for _, part in ipairs(parts) do
       layer = spec.plain and m or options.final and n - 1 or nil,
     })
     local member = {
-      student = lft.flow.student(teacher, {velocity = velocity}), lr = options.lr, warmup = options.warmup,
+      student = lft.flow.student(teacher, {velocity = velocity}), name = spec[1], lr = options.lr, warmup = options.warmup,
     }
     for key, value in pairs(spec[2]) do member[key] = value end
     members[#members + 1] = member

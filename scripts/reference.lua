@@ -93,7 +93,7 @@ for i, config in ipairs(configs) do
   config.velocity.block = config.block
   local velocity = lft.flow.velocity(teacher, config.velocity)
   config.student = lft.flow.student(teacher, {velocity = velocity})
-  config.train.student = config.student
+  config.train.student, config.train.name = config.student, config.name
   members[i] = config.train
 end
 local results = lft.train.together(members, {
