@@ -9,7 +9,7 @@
 -- the LM loss), ReplaceMe (a linear map, no training) and ShortGPT (layers of least influence left out). What
 -- unrolls into an ordinary checkpoint are Euler steps, so FW is also trained with Euler walks, and KL through
 -- three Euler steps: their columns `euler` are what an export costs.
--- All that is trained sees the same batches. `published` are the paper's figures for Pythia-410M.
+-- The corpus is a text, or a folder that `lft data prepare` wrote. All that is trained sees the same batches. `published` are the paper's figures for Pythia-410M.
 
 local lft = require("lft")
 
@@ -32,7 +32,13 @@ local path, corpus = options[1] or "data/teacher", options[2] or "data/corpus/tr
 
 local teacher = lft.pythia.load(path, {dtype = options.dtype})
 local layers = teacher.config.num_hidden_layers
-local train = lft.data.text(corpus, {tokenizer = teacher.tokenizer, seq_len = options.seq_len})
+local text = {tokenizer = teacher.tokenizer, seq_len = options.seq_len}
+local manifest = io.open(corpus .. "/manifest.json")
+if manifest then
+  manifest:close()
+  text.order = "random"
+end
+local train = manifest and lft.data.open(corpus, text) or lft.data.text(corpus, text)
 local valid = lft.data.text(options.valid, {tokenizer = teacher.tokenizer, seq_len = options.window})
 local run <close> = lft.run{name = options.name, tags = {"paper"}}
 
@@ -66,7 +72,7 @@ for _, part in ipairs(parts) do
       layer = spec.plain and m or options.final and n - 1 or nil,
     })
     local member = {
-      student = lft.flow.student(teacher, {velocity = velocity}), lr = options.lr, warmup = options.warmup,
+      student = lft.flow.student(teacher, {velocity = velocity}), name = spec[1], lr = options.lr, warmup = options.warmup,
     }
     for key, value in pairs(spec[2]) do member[key] = value end
     members[#members + 1] = member

@@ -17,8 +17,9 @@ local lft = require("lft")
 
 local options = lft.options{
   teacher  = {"data/teacher", "folder or hub id of the model"},
-  train    = {{"data/corpus/train.txt"}, "texts to train on"},
+  train    = {{"data/corpus/train.txt"}, "texts to train on, or one folder that `lft data prepare` wrote"},
   valid    = {"data/corpus/valid.txt", "held-out text"},
+  dtype    = {"f32", "number format of the teacher: f32, bf16 or f16"},
   configs  = {
     "block=6:12 method=fm; block=6:12 method=fw; block=6:18 method=fm; block=6:18 method=fw",
     "what to train: key=value words, configurations separated by semicolons",
@@ -76,8 +77,14 @@ for line in options.configs:gmatch("[^;]+") do
   end
 end
 
-local teacher = lft.pythia.load(options.teacher)
-local train = lft.data.text(options.train, {tokenizer = teacher.tokenizer, seq_len = options.seq_len})
+local teacher = lft.pythia.load(options.teacher, {dtype = options.dtype})
+local text = {tokenizer = teacher.tokenizer, seq_len = options.seq_len}
+local manifest = io.open(options.train[1] .. "/manifest.json")
+if manifest then
+  manifest:close()
+  text.order = "random"
+end
+local train = manifest and lft.data.open(options.train[1], text) or lft.data.text(options.train, text)
 local valid = lft.data.text(options.valid, {tokenizer = teacher.tokenizer, seq_len = options.window})
 local run <close> = lft.run{name = options.name, tags = {"reference"}}
 
@@ -86,7 +93,7 @@ for i, config in ipairs(configs) do
   config.velocity.block = config.block
   local velocity = lft.flow.velocity(teacher, config.velocity)
   config.student = lft.flow.student(teacher, {velocity = velocity})
-  config.train.student = config.student
+  config.train.student, config.train.name = config.student, config.name
   members[i] = config.train
 end
 local results = lft.train.together(members, {

@@ -11,9 +11,9 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Runs a script of the repository and returns what it printed.
 fn run(runs: &Path, script: &str, arguments: &[&str]) -> String {
-    let all =
-        ["--quiet", "--device", "cpu", "run", script, "--"].into_iter().chain(arguments.iter().copied());
-    let (code, printed, errors) = output(lft(runs).current_dir(ROOT), &all.collect::<Vec<_>>());
+    let mut all = vec!["--quiet", "--device", "cpu", "run", script, "--"];
+    all.extend(arguments);
+    let (code, printed, errors) = output(lft(runs).current_dir(ROOT), &all);
     assert_eq!(code, 0, "{errors}");
     printed
 }

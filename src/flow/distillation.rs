@@ -6,8 +6,9 @@ use candle_core::{DType, Tensor, Var};
 use crate::ops;
 use crate::pythia::Pythia;
 
-/// Elements of the logits held at a time. A student's B × T × V logits never exist at once.
-const LOGITS: usize = 1 << 23;
+/// Elements of the logits held at a time on the CPU and on a GPU, which needs larger pieces to be busy. A
+/// student's B × T × V logits never exist at once.
+const LOGITS: (usize, usize) = (1 << 23, 1 << 25);
 
 /// `KL(teacher ‖ student)` of the next token in nats, mean over tokens, of a student whose latents at boundary
 /// n are `x1`. The gradient runs through the frozen layers n..L into whatever `x1` was made of.
@@ -54,11 +55,12 @@ pub fn teacher_logits(teacher: &Pythia, n: usize, x1: &Tensor) -> Result<Tensor>
 /// From boundary n to the input of the unembedding, (B, T, D).
 fn last_hidden(teacher: &Pythia, n: usize, x1: &Tensor) -> Result<Tensor> {
     let x = teacher.run(&x1.to_dtype(teacher.dtype())?, n, teacher.config.num_hidden_layers)?;
-    Ok(teacher.final_norm(&x)?)
+    teacher.final_norm(&x)
 }
 
 fn rows(teacher: &Pythia) -> usize {
-    (LOGITS / teacher.config.vocab_size).max(1)
+    let elements = if teacher.device().is_cpu() { LOGITS.0 } else { LOGITS.1 };
+    (elements / teacher.config.vocab_size).max(1)
 }
 
 /// The mean over positions of `loss(logits, first, count)`, one value a position, for hidden states h (N, D).

@@ -9,6 +9,7 @@
 mod bench;
 pub mod catalogue;
 mod checkpoint;
+mod curve;
 mod data;
 pub mod device;
 pub mod docs;

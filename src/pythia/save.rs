@@ -54,11 +54,8 @@ impl Pythia {
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
         let shards = shards(self.tensors(), shard_bytes);
         if let [tensors] = &shards[..] {
-            return atomic::write_tensors(
-                &folder.join(checkpoint::SAFETENSORS),
-                owned(tensors),
-                Some(metadata),
-            );
+            atomic::write_tensors(&folder.join(checkpoint::SAFETENSORS), owned(tensors), Some(metadata))?;
+            return remove(&folder.join(checkpoint::INDEX));
         }
         let (mut map, mut total) = (Map::new(), 0);
         for (i, tensors) in shards.iter().enumerate() {

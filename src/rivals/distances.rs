@@ -115,7 +115,7 @@ mod tests {
         };
         let model = Pythia::random(config, 7, DType::F32, &Device::Cpu)?;
         let ids = Tensor::new(&[[1u32, 5, 9], [7, 7, 0]], &Device::Cpu)?;
-        let found = distances(&model, &[ids.clone()], |_| {})?;
+        let found = distances(&model, std::slice::from_ref(&ids), |_| {})?;
         let at = |b: usize| -> Result<Vec<Vec<f32>>> { Ok(model.hidden(&ids, b)?.flatten(0, 1)?.to_vec2()?) };
         let (mut cosine, mut angular) = (0.0, 0.0);
         for (x, y) in at(1)?.iter().zip(&at(3)?) {

@@ -30,25 +30,10 @@ pub struct Muon {
     step: u64,
 }
 
-enum Memory {
-    Matrix(Var),
-    Other([Var; 2]),
-}
-
-impl Memory {
-    fn momentum(&self) -> Option<&Var> {
-        match self {
-            Self::Matrix(momentum) => Some(momentum),
-            Self::Other(_) => None,
-        }
-    }
-
-    fn moment(&self, i: usize) -> Option<&Var> {
-        match self {
-            Self::Matrix(_) => None,
-            Self::Other(moments) => Some(&moments[i]),
-        }
-    }
+/// Momentum of a matrix; AdamW's two moments of anything else.
+struct Memory {
+    m: Var,
+    v: Option<Var>,
 }
 
 impl Muon {
@@ -61,17 +46,16 @@ impl Muon {
         check::share("momentum", momentum)?;
         adamw.validate()?;
         let slots = Slots::new(parameters, |parameter| {
-            Ok(match parameter.rank() {
-                2 => Memory::Matrix(zeros(parameter)?),
-                _ => Memory::Other([zeros(parameter)?, zeros(parameter)?]),
-            })
+            let v = (parameter.rank() != 2).then(|| zeros(parameter)).transpose()?;
+            Ok(Memory { m: zeros(parameter)?, v })
         })?;
         Ok(Self { slots, momentum, adamw, step: 0 })
     }
 
     fn memory(&self) -> impl Iterator<Item = (String, &Var)> {
-        let moments = |name, i| self.slots.named(name, move |memory| memory.moment(i));
-        self.slots.named("momentum", Memory::momentum).chain(moments("m", 0)).chain(moments("v", 1))
+        self.slots
+            .named("m", |memory| Some(&memory.m))
+            .chain(self.slots.named("v", |memory| memory.v.as_ref()))
     }
 }
 
@@ -83,18 +67,18 @@ impl Optimizer for Muon {
         let update = Update { lr, beta1, beta2, eps, weight_decay, step: self.step, gradient_scale: scale };
         for (slot, gradient) in pairs {
             let w = &slot.parameter;
-            match &slot.memory {
-                Memory::Other([m, v]) => adamw(w, gradient, m, v, &update)?,
-                Memory::Matrix(m) => {
-                    let gradient = (gradient.to_dtype(DType::F32)? * scale)?;
-                    m.set(&((m.as_tensor() * self.momentum)? + &gradient)?)?;
-                    let nesterov = (&gradient + (m.as_tensor() * self.momentum)?)?;
-                    let (rows, columns) = w.dims2()?;
-                    let rate = lr * RMS * (rows.max(columns) as f64).sqrt();
-                    let direction = (orthogonal(&nesterov)? * rate)?.to_dtype(w.dtype())?;
-                    w.set(&((w.as_tensor() * (1.0 - lr * weight_decay))? - direction)?.detach())?;
-                }
+            let Memory { m, v } = &slot.memory;
+            if let Some(v) = v {
+                adamw(w, gradient, m, v, &update)?;
+                continue;
             }
+            let gradient = (gradient.to_dtype(DType::F32)? * scale)?;
+            m.set(&((m.as_tensor() * self.momentum)? + &gradient)?)?;
+            let nesterov = (&gradient + (m.as_tensor() * self.momentum)?)?;
+            let (rows, columns) = w.dims2()?;
+            let rate = lr * RMS * (rows.max(columns) as f64).sqrt();
+            let direction = (orthogonal(&nesterov)? * rate)?.to_dtype(w.dtype())?;
+            w.set(&((w.as_tensor() * (1.0 - lr * weight_decay))? - direction)?.detach())?;
         }
         Ok(norm)
     }

@@ -22,6 +22,8 @@ pub enum Objective {
     Hybrid,
     /// One step at t = 0.
     Regression,
+    /// The update of every layer of the block at its own time.
+    Path,
     /// KL(teacher ‖ student) of the next token alone, through the layers behind the block.
     Kl,
     /// The language-modelling loss alone, through the same layers.
@@ -30,7 +32,8 @@ pub enum Objective {
 
 impl Objective {
     /// All of them, those of the paper first and in its order.
-    pub const ALL: [Self; 6] = [Self::Fm, Self::Fw, Self::Hybrid, Self::Regression, Self::Kl, Self::Lm];
+    pub const ALL: [Self; 7] =
+        [Self::Fm, Self::Fw, Self::Hybrid, Self::Regression, Self::Path, Self::Kl, Self::Lm];
 
     /// The name used in scripts and tables.
     pub fn name(self) -> &'static str {
@@ -39,6 +42,7 @@ impl Objective {
             Self::Fw => "fw",
             Self::Hybrid => "hybrid",
             Self::Regression => "regression",
+            Self::Path => "path",
             Self::Kl => "kl",
             Self::Lm => "lm",
         }
@@ -88,6 +92,10 @@ impl Objective {
             Self::Kl | Self::Lm => return Ok(None),
             Self::Fm => flow::matching_loss(u, x0, x1, &flow::uniform_times(batch, rng, device)?),
             Self::Regression => flow::regression_loss(u, x0, x1),
+            Self::Path => {
+                let path = targets.path.as_ref().context("the objective path needs the block's latents")?;
+                flow::path_loss(u, path, &flow::uniform_layers(batch, student.block.layers(), rng))
+            }
             Self::Fw => {
                 let times = flow::walk_times(batch, options.walk, rng, device)?;
                 flow::walking_loss(u, x0, x1, &times, options.solver)

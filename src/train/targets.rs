@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
-use super::Trainer;
+use super::{Objective, Trainer};
 use crate::flow::{Block, teacher_logits};
 use crate::pythia::Pythia;
 
@@ -16,6 +16,8 @@ pub struct Targets {
     pub x0: Tensor,
     /// (B, T, D): latents behind it, f32.
     pub x1: Tensor,
+    /// (B, T, D) each: latents at all boundaries m to n, f32, where the objective follows them.
+    pub path: Option<Vec<Tensor>>,
     /// (B·T, V): the teacher's logits, where the objective compares them.
     pub logits: Option<Tensor>,
 }
@@ -31,7 +33,11 @@ impl TeacherPass {
     /// Runs the teacher as far as the trainers that are still active at `step` need it.
     pub fn new(teacher: &Pythia, ids: &Tensor, trainers: &[Trainer], step: usize) -> Result<Self> {
         let active = || trainers.iter().filter(|t| step < t.options.steps);
-        let mut wanted: Vec<usize> = active().flat_map(|t| [t.student.block.m, t.student.block.n]).collect();
+        let boundaries = |t: &Trainer| {
+            let Block { m, n } = t.student.block;
+            if t.options.objective(step) == Objective::Path { (m..=n).collect() } else { vec![m, n] }
+        };
+        let mut wanted: Vec<usize> = active().flat_map(boundaries).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let mut x = teacher.hidden(ids, 0)?;
@@ -49,12 +55,14 @@ impl TeacherPass {
 
     /// What the student of one block learns from.
     pub fn targets(&self, Block { m, n }: Block) -> Result<Targets> {
-        Ok(Targets { ids: self.ids.clone(), x0: self.at(m)?, x1: self.at(n)?, logits: self.logits.clone() })
+        let at = |boundary: usize| {
+            self.find(boundary).with_context(|| format!("boundary {boundary} was not computed"))
+        };
+        let path = (m..=n).map(|boundary| self.find(boundary)).collect();
+        Ok(Targets { ids: self.ids.clone(), x0: at(m)?, x1: at(n)?, path, logits: self.logits.clone() })
     }
 
-    fn at(&self, boundary: usize) -> Result<Tensor> {
-        let found = self.latents.iter().find(|(b, _)| *b == boundary);
-        let (_, latents) = found.with_context(|| format!("boundary {boundary} was not computed"))?;
-        Ok(latents.clone())
+    fn find(&self, boundary: usize) -> Option<Tensor> {
+        self.latents.iter().find(|(b, _)| *b == boundary).map(|(_, latents)| latents.clone())
     }
 }

@@ -59,7 +59,9 @@ fn every_objective_learns_and_repeats_itself_bitwise() -> Result<()> {
     assert_eq!(curves, losses(&mut second)?);
     for (objective, curve) in Objective::ALL.into_iter().zip(&curves) {
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-        let (early, late) = (mean(&curve[..5]), mean(&curve[55..]));
+        // The tokens are random: no model's cross-entropy can fall below that of a uniform distribution.
+        let floor = if objective == Objective::Lm { 31f64.ln() } else { 0.0 };
+        let (early, late) = (mean(&curve[..5]) - floor, mean(&curve[55..]) - floor);
         assert!(late < 0.7 * early, "{objective}: {early} → {late}");
     }
     for (a, b) in first.iter().zip(&second) {
