@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
+use super::velocity::compute_dtype;
 use super::{Block, VelocityField};
 use crate::atomic;
 use crate::pythia::{Config, Pythia};
@@ -55,7 +56,7 @@ impl VelocityField {
         let path = folder.join(WEIGHTS);
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        Self::assemble(&teacher.config, block, teacher.device(), |name, shape| {
+        Self::assemble(&teacher.config, block, teacher.device(), compute_dtype(teacher), |name, shape| {
             let Some(tensor) = tensors.get(name) else { bail!("{} holds no {name}", path.display()) };
             ensure!(
                 tensor.dims() == shape,

@@ -7,6 +7,8 @@ mod field;
 mod generate;
 mod init;
 mod matching;
+#[cfg(feature = "cuda")]
+mod on_card;
 pub mod recoupling;
 mod skip;
 mod student;

@@ -9,6 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use super::Block;
 use super::field::Field;
 use super::init::{Init, normal};
+#[cfg(feature = "cuda")]
+use super::on_card::OnCard;
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
 use crate::ops;
 use crate::pythia::{Config, Layer, LayerContext, Pythia};
@@ -24,6 +26,10 @@ pub struct VelocityField {
     context: LayerContext,
     time: TimeConditioning,
     parameters: Vec<(String, Var)>,
+    /// What the branches are computed in; the stream, the time conditioning and the weights themselves are f32.
+    compute: DType,
+    #[cfg(feature = "cuda")]
+    card: OnCard,
 }
 
 impl VelocityField {
@@ -54,7 +60,7 @@ impl VelocityField {
         let gate = if init == Init::Teacher { block.layers() as f64 } else { 0.0 };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let device = teacher.device().clone();
-        Self::assemble(config, block, &device, |name, shape| match &source {
+        Self::assemble(config, block, &device, compute_dtype(teacher), |name, shape| match &source {
             Some(tensors) if !name.starts_with("time.") && !name.starts_with("adaln.") => {
                 let found = tensors.iter().find(|(own, _)| own == name);
                 let (_, tensor) = found.with_context(|| format!("the teacher's layer has no {name}"))?;
@@ -69,6 +75,7 @@ impl VelocityField {
         config: &Config,
         block: Block,
         device: &Device,
+        compute: DType,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
         let d = config.hidden_size;
@@ -90,7 +97,16 @@ impl VelocityField {
             adaln: affine("adaln", 6 * d, d)?,
         };
         let context = LayerContext::new(config, device)?;
-        Ok(Self { block, layer, context, time, parameters })
+        Ok(Self {
+            block,
+            layer,
+            context,
+            time,
+            parameters,
+            compute,
+            #[cfg(feature = "cuda")]
+            card: OnCard::default(),
+        })
     }
 
     /// The block this field stands for.
@@ -129,6 +145,15 @@ impl VelocityField {
         })
     }
 
+    /// The velocity of whole sequences.
+    fn whole(&self, x: &Tensor, modulation: &Modulation, gates: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(u) = self.card.field(&self.layer, &self.context, self.compute, x, modulation, gates)? {
+            return Ok(u);
+        }
+        self.evaluate(x, modulation, gates, Layer::attention)
+    }
+
     fn evaluate(
         &self,
         x: &Tensor,
@@ -140,13 +165,13 @@ impl VelocityField {
         let norm = |branch: usize, x: &Tensor| {
             let weights = if branch == 0 { &layer.input_layernorm } else { &layer.post_attention_layernorm };
             let (scale, shift) = modulation.norm(branch, &weights.weight, &weights.bias)?;
-            anyhow::Ok(ops::layer_norm(x, &scale, &shift, context.eps)?)
+            anyhow::Ok(ops::layer_norm_to(x, &scale, &shift, context.eps, self.compute)?)
         };
         let attended = attention(layer, &norm(0, x)?, context)?;
         let seen = if context.parallel {
             x.clone()
         } else {
-            (x + attended.broadcast_mul(&modulation.gates.narrow(1, 0, 1)?)?)?
+            (x + attended.to_dtype(x.dtype())?.broadcast_mul(&modulation.gates.narrow(1, 0, 1)?)?)?
         };
         let mlp = layer.mlp(&norm(1, &seen)?, context)?;
         Ok(ops::gated_sum(&attended, &mlp, gates)?)
@@ -156,15 +181,29 @@ impl VelocityField {
 impl Field for VelocityField {
     fn velocity(&self, x: &Tensor, t: &Tensor) -> Result<Tensor> {
         let modulation = self.time.forward(t)?;
-        self.evaluate(x, &modulation, &modulation.gates, Layer::attention)
+        self.whole(x, &modulation, &modulation.gates)
     }
 
     /// The step length goes into the gates, where it costs nothing.
     fn scaled_velocity(&self, x: &Tensor, t: &Tensor, d: &Tensor) -> Result<Tensor> {
         let modulation = self.time.forward(t)?;
         let gates = modulation.gates.broadcast_mul(&d.reshape(((), 1, 1))?)?;
-        self.evaluate(x, &modulation, &gates, Layer::attention)
+        self.whole(x, &modulation, &gates)
     }
+
+    #[cfg(feature = "cuda")]
+    fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R {
+        self.card.keep_maps(true);
+        let result = body();
+        self.card.keep_maps(false);
+        result
+    }
+}
+
+/// Branches are computed in bf16 where a teacher in bf16 lives on a CUDA card, which multiplies it many times faster
+/// than f32; everywhere else in f32.
+pub(super) fn compute_dtype(teacher: &Pythia) -> DType {
+    if teacher.device().is_cuda() && teacher.dtype() == DType::BF16 { DType::BF16 } else { DType::F32 }
 }
 
 /// Weight matrices are normal with the teacher's initial deviation (the time MLP with DiT's 0.02), norms
