@@ -9,6 +9,7 @@ over the rounds. Training keeps the weights in f32 and multiplies in bf16 on bot
 """
 
 import argparse
+import copy
 import gc
 import json
 import pathlib
@@ -81,27 +82,28 @@ class Torch:
         self.compile = torch.compile if compiled else lambda f: f
         ids = torch.tensor([[(i * 7919 + j * 104729) % 4000 for j in range(1, options.seq_len + 1)]
                             for i in range(1, options.batch + 1)], device="cuda")
-        trunk, layers = model.gpt_neox, model.gpt_neox.layers
-        norm, self.options = trunk.final_layer_norm, options
+        trunk, self.options = model.gpt_neox, options
 
-        def to_boundary(ids):
-            trunk.layers, trunk.final_layer_norm = layers[:n], nn.Identity()
-            found = trunk(ids, use_cache=False, output_hidden_states=True).hidden_states
-            trunk.layers, trunk.final_layer_norm = layers, norm
-            return found[m], found[n]
+        def part(first, last):
+            """The trunk's layers first..last alone, without the final norm."""
+            short = copy.copy(trunk)
+            short._modules = dict(trunk._modules)
+            short.layers, short.final_layer_norm = trunk.layers[first:last], nn.Identity()
+            return short
 
-        def last_latents(ids):
-            trunk.layers, trunk.final_layer_norm = layers[:n], nn.Identity()
-            found = trunk(ids, use_cache=False).last_hidden_state
-            trunk.layers, trunk.final_layer_norm = layers, norm
-            return found
+        whole, front, middle = part(0, n), part(0, m), part(m, n)
+
+        def boundaries(ids):
+            x0 = front(ids, use_cache=False).last_hidden_state
+            return x0, middle(inputs_embeds=x0, use_cache=False).last_hidden_state
 
         velocity = VelocityField(model.config).cuda()
         adamw = torch.optim.AdamW(velocity.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-        latents, both = self.compile(last_latents), self.compile(to_boundary)
+        latents = self.compile(lambda ids: whole(ids, use_cache=False).last_hidden_state)
+        both = self.compile(boundaries)
         logits = self.compile(lambda ids: model(ids, use_cache=False).logits)
         with torch.no_grad():
-            x0, x1 = (x.float() for x in to_boundary(ids))
+            x0, x1 = (x.float() for x in boundaries(ids))
 
         def training(loss, teacher):
             objective = self.compile(lambda x0, x1: loss(velocity, x0, x1))

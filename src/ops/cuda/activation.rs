@@ -25,11 +25,11 @@ fn number(activation: Activation) -> i32 {
     }
 }
 
-/// Applies an activation to a tensor of the caller's own making, in its memory.
-pub(super) fn activate_in_place(x: &Tensor, activation: Activation) -> Result<()> {
+/// Writes the activation of `x` into `y`, a tensor of the caller's own making and of the same size, or `x` itself.
+pub(super) fn activate_into(x: &Tensor, y: &Tensor, activation: Activation) -> Result<()> {
     let Some(kind) = name(x.dtype()) else { bail!("no activation kernel for {:?}", x.dtype()) };
-    let (device, n, at) = (x.device().as_cuda_device()?, x.elem_count(), address(x)?);
-    let v = vector(n, &[at]);
+    let (device, n, from, to) = (x.device().as_cuda_device()?, x.elem_count(), address(x)?, address(y)?);
+    let v = vector(n, &[from, to]);
     let (grid, block) = elementwise(n, v);
     launch!(
         device,
@@ -38,8 +38,8 @@ pub(super) fn activate_in_place(x: &Tensor, activation: Activation) -> Result<()
         grid,
         block,
         0,
-        at,
-        at,
+        from,
+        to,
         n as i64,
         number(activation)
     );

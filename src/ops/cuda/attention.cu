@@ -174,20 +174,19 @@ __device__ void forward(const bf16 *qkv, bf16 *out, float *norm, int tokens, int
 #pragma unroll
           for (int i = 0; i < 2; i++) {
             float &x = s[m][n][2 * half + i];
-            x *= scale;
             if (edge && tile * TILE + n * 8 + lane % 4 * 2 + i > row) x = -1e30f;
             top = fmaxf(top, x);
           }
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-        float keep = exp2f(most[m][half] - top), total = 0;
+        float keep = power((most[m][half] - top) * scale), least = top * scale, total = 0;
         most[m][half] = top;
 #pragma unroll
         for (int n = 0; n < 8; n++)
 #pragma unroll
           for (int i = 0; i < 2; i++) {
             float &x = s[m][n][2 * half + i];
-            x = exp2f(x - top);
+            x = power(x * scale - least);
             total += x;
           }
         sum[m][half] = sum[m][half] * keep + total;
@@ -204,7 +203,7 @@ __device__ void forward(const bf16 *qkv, bf16 *out, float *norm, int tokens, int
       total += __shfl_xor_sync(~0u, total, 1);
       total += __shfl_xor_sync(~0u, total, 2);
       int row = mine + m * 16 + half * 8 + lane / 4;
-      if (lane % 4 == 0 && row < tokens) norm[(int64_t)blockIdx.y * tokens + row] = most[m][half] + log2f(total);
+      if (lane % 4 == 0 && row < tokens) norm[(int64_t)blockIdx.y * tokens + row] = most[m][half] * scale + log2f(total);
     }
   bf16 *to = out + ((int64_t)example * tokens * heads + head) * c;
   write_rows<C, M>(o, to, mine, tokens, (int64_t)heads * c, c, [&](int m, int half) { return 1.f / sum[m][half]; });
@@ -254,6 +253,7 @@ __device__ void backward_keys(const bf16 *qkv, const bf16 *grad, const float *no
       float p[M][N][4], s[M][N][4];
       clear(p);
       times_rows<C, M, N>(p, k + warp * 16 * M * PITCH<C>, q_part);
+      bool edge = tile * TILE + part < mine + 16 * M || tile * TILE + part + 8 * N > tokens;
 #pragma unroll
       for (int m = 0; m < M; m++)
 #pragma unroll
@@ -261,7 +261,8 @@ __device__ void backward_keys(const bf16 *qkv, const bf16 *grad, const float *no
 #pragma unroll
           for (int i = 0; i < 4; i++) {
             int key = mine + m * 16 + i / 2 * 8 + lane / 4, at = part + n * 8 + lane % 4 * 2 + i % 2, query = tile * TILE + at;
-            p[m][n][i] = key <= query && query < tokens ? exp2f(p[m][n][i] * scale - norms[stage * TILE + at]) : 0.f;
+            p[m][n][i] = power(p[m][n][i] * scale - norms[stage * TILE + at]);
+            if (edge && (key > query || query >= tokens)) p[m][n][i] = 0;
           }
       times_columns<C, M, N>(dv, p, g_part);
       clear(s);
@@ -325,6 +326,7 @@ __device__ void backward_queries(const bf16 *qkv, const bf16 *grad, const float 
       clear(s);
       times_rows<C, M, N>(p, q + warp * 16 * M * PITCH<C>, k_part);
       times_rows<C, M, N>(s, g + warp * 16 * M * PITCH<C>, v_part);
+      bool edge = tile * TILE + part + 8 * N > mine;
 #pragma unroll
       for (int m = 0; m < M; m++)
 #pragma unroll
@@ -332,7 +334,7 @@ __device__ void backward_queries(const bf16 *qkv, const bf16 *grad, const float 
 #pragma unroll
           for (int i = 0; i < 4; i++) {
             int query = mine + m * 16 + i / 2 * 8 + lane / 4, key = tile * TILE + part + n * 8 + lane % 4 * 2 + i % 2;
-            float weight = key <= query ? exp2f(p[m][n][i] * scale - norms[m][i / 2]) : 0.f;
+            float weight = edge && key > query ? 0.f : power(p[m][n][i] * scale - norms[m][i / 2]);
             s[m][n][i] = weight * (s[m][n][i] - inners[m][i / 2]);
           }
       times_columns<C, M, N>(dq, s, k_part);

@@ -95,7 +95,7 @@ impl Shape {
 
     /// Whether rows can be copied 16 bytes at a time.
     fn wide(&self, addresses: &[u64]) -> i32 {
-        i32::from(self.channels % 8 == 0 && addresses.iter().all(|a| a % 16 == 0))
+        i32::from(self.channels.is_multiple_of(8) && addresses.iter().all(|a| a % 16 == 0))
     }
 
     /// Output (B, T, H·C) and the rows' norms (B, H, T).

@@ -60,6 +60,13 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
+// 2ˣ to about 2 units in the last place.
+__device__ __forceinline__ float power(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Sum over a block of up to 1024 threads; every thread receives it.
 __device__ __forceinline__ float block_sum(float x) {
   __shared__ float lanes[32];

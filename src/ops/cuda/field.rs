@@ -3,9 +3,11 @@
 //! Composed of separate operations, every intermediate result would cost candle a gradient tensor that is cleared, added
 //! to and read again; here the slopes go from kernel to kernel.
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{CudaDevice, DType, Result, Tensor};
 
-use super::activation::{activate_in_place, elementwise};
+use super::activation::{activate_into, elementwise};
 use super::attention::Shape;
 use super::graph::record3;
 use super::linear::Map;
@@ -88,7 +90,7 @@ pub fn field(x: &Tensor, modulation: &Tensor, maps: &Maps, setting: &FieldSettin
     let operands = [x, modulation, &maps.flat, &maps.rounded];
     let (Some(device), Some(kind)) = (device(&operands), name(maps.rounded.dtype())) else { return Ok(None) };
     let (batch, tokens, width) = x.dims3()?;
-    let aligned = |start: usize| start % 8 == 0;
+    let aligned = |start: usize| start.is_multiple_of(8);
     let placed = maps.parts.iter().all(|part| aligned(part.weight) && part.bias.is_none_or(aligned));
     if x.dtype() != DType::F32 || modulation.dtype() != DType::F32 || width % 8 != 0 || !placed {
         return Ok(None);
@@ -109,10 +111,16 @@ pub fn field(x: &Tensor, modulation: &Tensor, maps: &Maps, setting: &FieldSettin
         groups: modulation.dim(0)?,
     };
     let (u, saved) = layer.forward(&device, x, modulation)?;
-    record3([x, modulation, &maps.flat], "field", u, move |[x, modulation, _], _, grad| {
+    let saved = Mutex::new(Some(saved));
+    let recorded = record3([x, modulation, &maps.flat], "field", u, move |[x, modulation, _], _, grad| {
+        // The first backward frees what the forward left behind as it goes; another one would make it anew.
+        let saved = match saved.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(saved) => saved,
+            None => layer.forward(x.device().as_cuda_device()?, x, modulation)?.1,
+        };
         layer.backward(x, modulation, grad, &saved)
-    })
-    .map(Some)
+    });
+    recorded.map(Some)
 }
 
 /// One evaluation.
@@ -191,8 +199,8 @@ impl Layer {
         let mixed = mixed.tensor();
         let attention = self.map(device, 1, &mixed)?;
         let hidden = self.map(device, 2, &normal[1])?;
-        let active = hidden.copy()?;
-        activate_in_place(&active, Activation::Gelu)?;
+        let active = self.buffer(device, self.maps.parts[2].outputs)?;
+        activate_into(&hidden, &active, Activation::Gelu)?;
         let mlp = self.map(device, 3, &active)?;
         let u = Buffer::new(device, x.shape(), DType::F32)?;
         let (grid, block) = elementwise(x.elem_count(), 4);

@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::activation::activate_in_place;
+use super::activation::activate_into;
 use super::attention::Shape;
-use super::layer_norm::layer_norm;
+use super::layer_norm::{layer_norm, pair};
 use super::linear::Map;
 use super::memory::{Buffer, address, device, name};
 use super::rotary::turn;
@@ -59,12 +59,18 @@ pub fn layer(x: &Tensor, weights: &LayerWeights<'_>, setting: &LayerSetting<'_>)
         candle_core::Result::Ok(y)
     };
 
-    let qkv = map(0, &norm(0, x)?, None)?;
+    let (first, second) = if setting.parallel {
+        let [first, second] = pair(x, weights.norms, setting.eps)?;
+        (first, Some(second))
+    } else {
+        (norm(0, x)?, None)
+    };
+    let qkv = map(0, &first, None)?;
     turn(&qkv, setting.rotary, setting.heads, 1.0)?;
     let attended = shape.forward(&qkv)?.0.tensor();
-    drop(qkv);
+    drop((first, qkv));
     let y = map(1, &attended, Some(x))?;
-    let hidden = map(2, &norm(1, if setting.parallel { x } else { &y })?, None)?;
-    activate_in_place(&hidden, setting.activation)?;
+    let hidden = map(2, &second.map_or_else(|| norm(1, &y), Ok)?, None)?;
+    activate_into(&hidden, &hidden, setting.activation)?;
     map(3, &hidden, Some(&y)).map(Some)
 }

@@ -28,6 +28,37 @@ __device__ void forward(const X *x, const P *scale, const P *shift, Y *y, int ro
   }
 }
 
+// Two layer norms of one input, as a layer with parallel branches has them; scales and shifts (width).
+template <int V, class T>
+__device__ void pair(const T *x, const T *scale1, const T *shift1, const T *scale2, const T *shift2, T *y1, T *y2, int rows, int width,
+                     float eps) {
+  int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += (int64_t)row * width, y1 += (int64_t)row * width, y2 += (int64_t)row * width;
+  float sum = 0, v[V], w[V], s[V], b[V];
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) sum += v[j];
+  }
+  float mean = warp_sum(sum) / width, square = 0;
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) square += (v[j] - mean) * (v[j] - mean);
+  }
+  float rstd = rsqrtf(warp_sum(square) / width + eps);
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    load<V>(scale1 + i, s);
+    load<V>(shift1 + i, b);
+    for (int j = 0; j < V; j++) v[j] = (v[j] - mean) * rstd, w[j] = v[j] * s[j] + b[j];
+    store<V>(y1 + i, w);
+    load<V>(scale2 + i, s);
+    load<V>(shift2 + i, b);
+    for (int j = 0; j < V; j++) w[j] = v[j] * s[j] + b[j];
+    store<V>(y2 + i, w);
+  }
+}
+
 // Per row: mean, 1/deviation, mean of g·s and of g·s·x̂. stats (rows, 4).
 template <int V, class X, class P, class Y>
 __device__ void statistics(const X *x, const P *scale, const Y *grad, float4 *stats, int rows, int width, int group_rows,
@@ -112,3 +143,14 @@ KERNELS(bf16_v1, 1, bf16, bf16, bf16)
 KERNELS(bf16_v4, 4, bf16, bf16, bf16)
 KERNELS(mixed_v1, 1, float, float, bf16)
 KERNELS(mixed_v4, 4, float, float, bf16)
+
+#define PAIR(name, V, T)                                                                                               \
+  ENTRY layer_norm_pair_##name(const T *x, const T *scale1, const T *shift1, const T *scale2, const T *shift2, T *y1,  \
+                               T *y2, int rows, int width, float eps) {                                                \
+    pair<V>(x, scale1, shift1, scale2, shift2, y1, y2, rows, width, eps);                                              \
+  }
+
+PAIR(f32_v1, 1, float)
+PAIR(f32_v4, 4, float)
+PAIR(bf16_v1, 1, bf16)
+PAIR(bf16_v4, 4, bf16)

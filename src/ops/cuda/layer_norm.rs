@@ -1,9 +1,9 @@
 //! Layer norm, plain and modulated.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::graph::record3;
-use super::memory::{Buffer, address, device, vector};
+use super::memory::{Buffer, address, device, name, vector};
 use super::module::launch;
 use super::reduce::Chunks;
 
@@ -57,6 +57,39 @@ pub fn layer_norm(
         backward(x, scale, shift, grad, eps, kind)
     })
     .map(Some)
+}
+
+/// Two norms of one input x (B, T, D) with weights of its dtype, without history.
+pub(super) fn pair(x: &Tensor, weights: [(&Tensor, &Tensor); 2], eps: f64) -> Result<[Tensor; 2]> {
+    let [(scale1, shift1), (scale2, shift2)] = weights;
+    let (Some(device), Some(kind)) = (device(&[x, scale1, shift1, scale2, shift2]), name(x.dtype())) else {
+        bail!("two layer norms at once need contiguous f32 or bf16 tensors on a CUDA card");
+    };
+    let size = Size::new(x, scale1)?;
+    let y = [Buffer::new(&device, x.shape(), x.dtype())?, Buffer::new(&device, x.shape(), x.dtype())?];
+    let [first, second] = [y[0].address()?, y[1].address()?];
+    let [scale1, shift1, scale2, shift2] =
+        [address(scale1)?, address(shift1)?, address(scale2)?, address(shift2)?];
+    let v = vector(size.width, &[address(x)?, scale1, shift1, scale2, shift2, first, second]);
+    launch!(
+        device,
+        LAYER_NORM,
+        format!("layer_norm_pair_{kind}_v{v}"),
+        size.grid(),
+        (32 * ROWS as u32, 1, 1),
+        0,
+        address(x)?,
+        scale1,
+        shift1,
+        scale2,
+        shift2,
+        first,
+        second,
+        size.rows as i32,
+        size.width as i32,
+        eps as f32
+    );
+    Ok(y.map(Buffer::tensor))
 }
 
 fn backward(

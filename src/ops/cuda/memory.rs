@@ -116,5 +116,5 @@ pub(super) fn name(dtype: DType) -> Option<&'static str> {
 
 /// Elements that a thread handles at a time: 4 where the innermost size and all addresses allow it.
 pub(super) fn vector(innermost: usize, addresses: &[u64]) -> usize {
-    if innermost % 4 == 0 && addresses.iter().all(|a| a % 16 == 0) { 4 } else { 1 }
+    if innermost.is_multiple_of(4) && addresses.iter().all(|a| a % 16 == 0) { 4 } else { 1 }
 }
