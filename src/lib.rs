@@ -23,7 +23,7 @@
 //!
 //! Beside the rooms stand tools that any of them may take: [`atomic`] writes files whole, [`nearest`] guesses
 //! what a misspelt name was meant to be, [`device`] opens devices by name, and [`console`] writes to a terminal
-//! that may have gone away.
+//! that may have gone away. [`reuse`] is the allocator that the program runs on.
 
 pub mod atomic;
 pub mod bench;
@@ -40,5 +40,6 @@ pub mod ops;
 pub mod pythia;
 pub mod report;
 pub mod results;
+pub mod reuse;
 pub mod sweep;
 pub mod train;

@@ -3,6 +3,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use lft::bench::memory::Counting;
 use lft::cli::{self, Cli};
+use lft::reuse::Reusing;
+
+/// Tensors come and go in the same few sizes: their memory is used again rather than fetched anew.
+#[global_allocator]
+static ALLOCATOR: Reusing = Reusing;
 
 /// `lft.bench` reports how much memory a function needs.
 #[global_allocator]

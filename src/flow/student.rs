@@ -80,8 +80,9 @@ impl Student {
             ..ode::Options::default()
         };
         let x0 = x0.to_dtype(DType::F32)?;
-        let solution = ode::solve(|x: &Tensor, t| self.velocity.at(x, t), &x0, &options)?;
-        Ok((solution.x1.detach(), solution.stats))
+        let velocity = self.velocity.detach();
+        let solution = ode::solve(|x: &Tensor, t| velocity.at(x, t), &x0, &options)?;
+        Ok((solution.x1, solution.stats))
     }
 
     /// The residual stream in front of the final norm.

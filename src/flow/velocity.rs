@@ -94,6 +94,18 @@ impl VelocityField {
         Ok(Self { block, layer, context, time, parameters })
     }
 
+    /// The same field without the record for gradients. It shares its weights with this one, so that training
+    /// shows in both; evaluating it keeps nothing of what happens inside.
+    pub fn detach(&self) -> Self {
+        Self {
+            block: self.block,
+            layer: self.layer.detach(),
+            context: self.context.clone(),
+            time: self.time.detach(),
+            parameters: self.parameters.clone(),
+        }
+    }
+
     /// The block this field stands for.
     pub fn block(&self) -> Block {
         self.block

@@ -9,6 +9,8 @@
 
 pub mod activation;
 pub mod adamw;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 pub mod attention;
 mod attention_kernel;
 #[cfg(test)]
@@ -19,6 +21,8 @@ mod kernel;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+mod matvec;
+pub mod pointwise;
 pub mod residual;
 pub mod rotary;
 mod simd;
@@ -28,5 +32,6 @@ pub use divergence::{cross_entropy, kl_divergence};
 pub use gate::gated_sum;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use pointwise::tanh;
 pub use residual::residual;
 pub use rotary::Rotary;
