@@ -2,6 +2,7 @@
 //!
 //! Tables and other results go to standard output; progress, notes, warnings and errors to standard error.
 
+mod bench;
 mod failure;
 mod info;
 mod output;
@@ -37,6 +38,7 @@ Examples:
   lft query \"SELECT method, k, kl FROM results WHERE run = 'ablate_steps' ORDER BY kl LIMIT 5\"
   lft report --runs ablate_steps --output report.html
   lft info data/teacher
+  lft bench roofline
   lft types .
 
 Exit codes: 0 success, 1 error, 2 wrong usage, 3 a benchmark became slower than its baseline,\n70 internal error, 130 interrupted; a script may set its own with os.exit.";
@@ -77,6 +79,7 @@ enum Command {
     Report(report::Arguments),
     Runs(runs::Arguments),
     Info(info::Arguments),
+    Bench(bench::Arguments),
     Types(types::Arguments),
 }
 
@@ -94,6 +97,7 @@ impl Cli {
             Command::Report(arguments) => report::execute(global, arguments),
             Command::Runs(arguments) => runs::execute(global, arguments),
             Command::Info(arguments) => info::execute(global, arguments),
+            Command::Bench(arguments) => bench::execute(global, arguments),
             Command::Types(arguments) => types::execute(global, arguments),
         }
     }

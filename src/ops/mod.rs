@@ -24,6 +24,7 @@ mod math;
 mod matvec;
 pub mod pointwise;
 pub mod residual;
+pub mod roofline;
 pub mod rotary;
 mod simd;
 

@@ -19,9 +19,9 @@ use super::kernel::Matrix;
 use pack::{BLOCK, DEPTH, Line, Operand, PANEL_LINES, Side, pack};
 
 /// Depth of one pass over the operands.
-const PASS_DEPTH: usize = 512;
+const PASS_DEPTH: usize = 256;
 /// Columns of one pass: with [`PASS_DEPTH`], the right operand's parts fit the second-level cache beside a task's rows.
-const PASS_COLUMNS: usize = 256;
+const PASS_COLUMNS: usize = 1024;
 /// Rows of one task.
 const TASK_ROWS: usize = 2 * BLOCK;
 
@@ -38,10 +38,11 @@ pub(super) fn available() -> bool {
     })
 }
 
-/// Whether a product of this size and these layouts gains by the unit.
+/// Whether a product of this size and these layouts gains by the unit. Splitting an operand costs as much as about a hundred
+/// rows or columns of products with it.
 pub(super) fn applies((m, k, n): (usize, usize, usize), a: &Matrix<'_>, b: &Matrix<'_>) -> bool {
     let dense = |x: &Matrix<'_>| x.row_stride == 1 || x.col_stride == 1;
-    m >= BLOCK && n >= BLOCK && k >= DEPTH && m * k * n >= 1 << 18 && dense(a) && dense(b) && available()
+    k >= DEPTH && m * n >= 128 * (m + n) && dense(a) && dense(b) && available()
 }
 
 /// A place in memory that several tasks write disjoint parts of.
@@ -89,7 +90,16 @@ pub(super) unsafe fn matmul(
                 unsafe {
                     let corner = out.at(rows.start * out_stride + columns.start);
                     let size = (rows.len(), columns.len());
-                    multiply_rows(left, rows, depth.clone(), &panels, size, (keep, scale), corner, out_stride);
+                    multiply_rows(
+                        left,
+                        rows,
+                        depth.clone(),
+                        &panels,
+                        size,
+                        (keep, scale),
+                        corner,
+                        out_stride,
+                    );
                 }
             };
             let tasks = m.div_ceil(TASK_ROWS);
@@ -112,9 +122,21 @@ fn pack_columns(right: Operand<'_>, columns: Range, depth: Range, parallel: bool
     let one = |panel: usize| {
         let first = columns.start + panel * BLOCK;
         // SAFETY: each panel writes its own lines of the capacity reserved.
-        unsafe { pack(right, Side::Right, first..(first + BLOCK).min(columns.end), depth.clone(), place.at(panel * lines)) };
+        unsafe {
+            pack(
+                right,
+                Side::Right,
+                first..(first + BLOCK).min(columns.end),
+                depth.clone(),
+                place.at(panel * lines),
+            )
+        };
     };
-    if parallel { (0..count).into_par_iter().for_each(one) } else { (0..count).for_each(one) }
+    if parallel {
+        (0..count).into_par_iter().for_each(one)
+    } else {
+        (0..count).for_each(one)
+    }
     // SAFETY: every line of every panel was written.
     unsafe { panels.set_len(count * lines) };
     panels
@@ -142,7 +164,13 @@ unsafe fn multiply_rows(
     // and writes; the part of a block that is added to `out` is cut to `size`.
     unsafe {
         for (i, first) in rows.clone().step_by(BLOCK).enumerate() {
-            pack(left, Side::Left, first..(first + BLOCK).min(rows.end), depth.clone(), own.as_mut_ptr().add(i * lines));
+            pack(
+                left,
+                Side::Left,
+                first..(first + BLOCK).min(rows.end),
+                depth.clone(),
+                own.as_mut_ptr().add(i * lines),
+            );
         }
         tile::configure();
         for (j, panel) in panels.chunks_exact(lines).enumerate() {
@@ -190,7 +218,9 @@ mod tests {
                 let mut out = start.clone();
                 // SAFETY: the three have the sizes given.
                 unsafe { matmul((m, k, n), (0.5, 2.0), a, b, out.as_mut_ptr(), stride, m % 2 == 0) };
-                let at = |x: &Matrix<'_>, i: usize, j: usize| f64::from(x.data[i * x.row_stride + j * x.col_stride]);
+                let at = |x: &Matrix<'_>, i: usize, j: usize| {
+                    f64::from(x.data[i * x.row_stride + j * x.col_stride])
+                };
                 for i in 0..m {
                     for j in 0..stride {
                         let found = f64::from(out[i * stride + j]);
@@ -202,7 +232,10 @@ mod tests {
                         let sum: f64 = (0..k).map(|p| at(&a, i, p) * at(&b, p, j)).sum();
                         let size: f64 = (0..k).map(|p| (at(&a, i, p) * at(&b, p, j)).abs()).sum();
                         let gap = (found - (0.5 * before + 2.0 * sum)).abs();
-                        assert!(gap <= 1e-6 * size + 1e-6, "({m}, {k}, {n}) at ({i}, {j}): {gap:e} of {size:e}");
+                        assert!(
+                            gap <= 1e-6 * size + 1e-6,
+                            "({m}, {k}, {n}) at ({i}, {j}): {gap:e} of {size:e}"
+                        );
                     }
                 }
             }

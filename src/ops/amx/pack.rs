@@ -42,7 +42,13 @@ pub(super) enum Side {
 /// The operand reaches over both ranges, one of its strides is 1, `out` has room for [`PANEL_LINES`] lines for every
 /// started [`DEPTH`], and the processor has the instructions that [`super::available`] asks for.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn pack(x: Operand<'_>, side: Side, outer: Range<usize>, depth: Range<usize>, out: *mut Line) {
+pub(super) unsafe fn pack(
+    x: Operand<'_>,
+    side: Side,
+    outer: Range<usize>,
+    depth: Range<usize>,
+    out: *mut Line,
+) {
     for (step, first) in depth.clone().step_by(DEPTH).enumerate() {
         let depth = first..(first + DEPTH).min(depth.end);
         for half in 0..2 {
@@ -96,14 +102,18 @@ unsafe fn across_depth(x: Operand<'_>, outer: Range<usize>, depth: Range<usize>)
     let mut parts = [[_mm512_setzero_si512(); TILE]; PARTS];
     let lanes = first_lanes(outer.len());
     let interleave = _mm512_set_epi16(
-        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0,
+        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18,
+        2, 17, 1, 16, 0,
     );
     for (r, d) in depth.clone().step_by(2).enumerate() {
         // SAFETY: the mask keeps the loads inside the rows; a depth beyond the range has no lanes.
         let (a, b) = unsafe {
             let row = x.data.as_ptr().wrapping_add(d * x.depth_stride + outer.start);
             let second = if d + 1 < depth.end { lanes } else { 0 };
-            (_mm512_maskz_loadu_ps(lanes, row), _mm512_maskz_loadu_ps(second, row.wrapping_add(x.depth_stride)))
+            (
+                _mm512_maskz_loadu_ps(lanes, row),
+                _mm512_maskz_loadu_ps(second, row.wrapping_add(x.depth_stride)),
+            )
         };
         for (part, split) in parts.iter_mut().zip(split(a, b)) {
             part[r] = _mm512_permutexvar_epi16(interleave, split);

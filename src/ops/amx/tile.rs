@@ -88,12 +88,24 @@ pub(super) unsafe fn multiply(a: *const Line, b: *const Line, steps: usize, out:
     }
     macro_rules! left {
         ($part:literal) => {
-            concat!("tileloadd tmm4, [{a} + {row} + ", $part, "*2048]\ntileloadd tmm5, [{a} + {row} + 1024 + ", $part, "*2048]")
+            concat!(
+                "tileloadd tmm4, [{a} + {row} + ",
+                $part,
+                "*2048]\ntileloadd tmm5, [{a} + {row} + 1024 + ",
+                $part,
+                "*2048]"
+            )
         };
     }
     macro_rules! right {
         ($part:literal) => {
-            concat!("tileloadd tmm6, [{b} + {row} + ", $part, "*2048]\ntileloadd tmm7, [{b} + {row} + 1024 + ", $part, "*2048]")
+            concat!(
+                "tileloadd tmm6, [{b} + {row} + ",
+                $part,
+                "*2048]\ntileloadd tmm7, [{b} + {row} + 1024 + ",
+                $part,
+                "*2048]"
+            )
         };
     }
     // SAFETY: every load lies inside one depth (6144 bytes) of the panels, the stores inside the block.
@@ -155,7 +167,12 @@ pub(super) unsafe fn add(
 
 /// A result that is overwritten may hold anything before, also what is not a number.
 #[inline(always)]
-fn add_row<Out: AsMut<[f32]> + ?Sized, Row: AsRef<[f32]> + ?Sized>(out: &mut Out, row: &Row, keep: f32, scale: f32) {
+fn add_row<Out: AsMut<[f32]> + ?Sized, Row: AsRef<[f32]> + ?Sized>(
+    out: &mut Out,
+    row: &Row,
+    keep: f32,
+    scale: f32,
+) {
     let pairs = out.as_mut().iter_mut().zip(row.as_ref());
     if keep == 0.0 {
         pairs.for_each(|(out, x)| *out = scale * x);
