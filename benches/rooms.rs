@@ -172,5 +172,11 @@ fn evaluation(criterion: &mut Criterion) {
     group.bench_function("student", |bencher| bencher.iter(|| reference.student(&student, &integration)));
 }
 
-criterion_group!(benches, operations, models, training, evaluation);
+/// As in the program itself.
+fn threads(_: &mut Criterion) {
+    // SAFETY: criterion runs its benches one after the other, and this one before any tensor.
+    unsafe { lft::threads::leave_to_rayon() };
+}
+
+criterion_group!(benches, threads, operations, models, training, evaluation);
 criterion_main!(benches);

@@ -23,7 +23,8 @@
 //!
 //! Beside the rooms stand tools that any of them may take: [`atomic`] writes files whole, [`nearest`] guesses
 //! what a misspelt name was meant to be, [`device`] opens devices by name, and [`console`] writes to a terminal
-//! that may have gone away. [`reuse`] is the allocator that the program runs on.
+//! that may have gone away. [`reuse`] is the allocator that the program runs on,
+//! [`threads`] says whose threads do the work.
 
 pub mod atomic;
 pub mod bench;
@@ -42,4 +43,5 @@ pub mod report;
 pub mod results;
 pub mod reuse;
 pub mod sweep;
+pub mod threads;
 pub mod train;

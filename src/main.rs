@@ -3,17 +3,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use lft::bench::memory::Counting;
 use lft::cli::{self, Cli};
-use lft::reuse::Reusing;
+use lft::threads;
 
-/// Tensors come and go in the same few sizes: their memory is used again rather than fetched anew.
-#[global_allocator]
-static ALLOCATOR: Reusing = Reusing;
-
-/// `lft.bench` reports how much memory a function needs.
+/// Keeps large blocks of memory for reuse, and counts: `lft.bench` reports how much memory a function needs.
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
+    // SAFETY: this is the first statement of the only thread.
+    unsafe { threads::leave_to_rayon() };
     cli::report_panics_in_one_line();
     let command_line = Cli::parse();
     cli::catch(|| command_line.execute())

@@ -5,20 +5,22 @@
 //! operating system's high-water mark it starts afresh for every sample, is the same on every system, and counts a
 //! page when it is asked for rather than when it is touched.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::reuse::Reusing;
 
 static HEAP: Count = Count::new();
 
-/// The system's allocator with a count of the bytes in use. A program that wants peaks sets it as its
+/// The allocator of [`crate::reuse`] with a count of the bytes in use. A program that wants peaks sets it as its
 /// `#[global_allocator]`.
 pub struct Counting;
 
-// SAFETY: every call is passed on to the system's allocator unchanged; only two numbers are kept beside it.
+// SAFETY: every call is passed on to the allocator beneath unchanged; only two numbers are kept beside it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are those that `System` asks for.
-        let block = unsafe { System.alloc(layout) };
+        // SAFETY: the caller's promises are those that `Reusing` asks for.
+        let block = unsafe { Reusing.alloc(layout) };
         if !block.is_null() {
             HEAP.taken(layout.size());
         }
@@ -27,7 +29,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as in `alloc`.
-        let block = unsafe { System.alloc_zeroed(layout) };
+        let block = unsafe { Reusing.alloc_zeroed(layout) };
         if !block.is_null() {
             HEAP.taken(layout.size());
         }
@@ -35,14 +37,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as in `alloc`; the block came from `System`.
-        unsafe { System.dealloc(block, layout) };
+        // SAFETY: as in `alloc`; the block came from `Reusing`.
+        unsafe { Reusing.dealloc(block, layout) };
         HEAP.given_back(layout.size());
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as in `dealloc`.
-        let moved = unsafe { System.realloc(block, layout, size) };
+        let moved = unsafe { Reusing.realloc(block, layout, size) };
         if !moved.is_null() {
             HEAP.given_back(layout.size());
             HEAP.taken(size);
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_come_from_the_system() {
+    fn blocks_come_from_the_allocator_beneath() {
         let layout = Layout::from_size_align(1000, 64).unwrap();
         // SAFETY: the block is given back with the layout that it has at that time, and read inside its bounds.
         unsafe {
