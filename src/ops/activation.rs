@@ -36,7 +36,7 @@ impl Activation {
             // candle's own slopes of these two have constants of six digits.
             Self::Gelu if x.dtype() == DType::F64 => ((x / 2f64.sqrt())?.erf()? + 1.0)? * (x * 0.5)?,
             Self::GeluNew | Self::GeluFast if x.dtype() == DType::F64 => {
-                let cubic = (x + (x.powf(3.0)? * f64::from(CUBIC))?)?;
+                let cubic = (x + (x.powf(3.0)? * 0.044_715)?)?;
                 ((cubic * FRAC_2_PI.sqrt())?.tanh()? + 1.0)? * (x * 0.5)?
             }
             Self::Gelu => x.gelu_erf(),
