@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::Tensor;
+use safetensors::View;
 use tempfile::NamedTempFile;
 
 /// Writes `path` by filling a temporary file in the same folder and renaming it into place.
@@ -53,6 +54,19 @@ pub fn write_tensors(
         Ok(())
     })
     .with_context(what)
+}
+
+/// BLAKE3 over names, formats, shapes and values of contiguous tensors on the CPU, in hexadecimal.
+///
+/// # Errors
+/// None for such tensors.
+pub fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    for (name, tensor) in tensors {
+        hasher.update(format!("{name} {:?} {:?}\n", tensor.dtype(), tensor.dims()).as_bytes());
+        hasher.update(&View::data(&tensor));
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Fills a temporary file beside `path` and renames it into place.

@@ -6,11 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 
+use crate::bench::Regressed;
 use crate::console;
 use crate::lua::{self, Ended};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
+const REGRESSED: u8 = 3;
 /// `EX_SOFTWARE` of BSD's sysexits.
 const INTERNAL: u8 = 70;
 
@@ -27,7 +29,8 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 /// Runs the program and turns what it returns into an exit code: 0 for success, 1 for an error, which is
-/// printed with its causes, 2 for wrong usage, 70 for a panic, 124 and 125 at a limit on time and memory, 130 after
+/// printed with its causes, 2 for wrong usage, 3 for a benchmark that became slower than its baseline, 70 for a panic,
+/// 124 and 125 at a limit on time and memory, 130 after
 /// Ctrl-C, and what a script gave to `os.exit`.
 pub fn catch(program: impl FnOnce() -> Result<()>) -> ExitCode {
     match panic::catch_unwind(AssertUnwindSafe(program)) {
@@ -48,6 +51,7 @@ fn ending(error: &Error) -> (u8, bool) {
     match error.downcast_ref::<Ended>() {
         Some(ended) => (ended.code(), !matches!(ended, Ended::Exit(_))),
         None if error.is::<UsageError>() => (USAGE, true),
+        None if error.is::<Regressed>() => (REGRESSED, true),
         None => (FAILED, true),
     }
 }

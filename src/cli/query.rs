@@ -6,8 +6,9 @@ use super::{Global, output};
 
 /// Query the results of every run with SQL.
 ///
-/// Tables: `results` (rows that scripts logged), `training` (their curves), `runs` (one row a run). Each has
-/// the columns `run` (its name), `run_id`, and `latest` (true for the newest run of that name).
+/// Tables: `results` (rows that scripts logged), `training` (their curves), `benchmarks` (their timings),
+/// `runs` (one row a run). Each has the columns `run` (its name), `run_id`, and `latest` (true for the newest
+/// run of that name).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,10 +25,8 @@ pub(super) struct Arguments {
 
 pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
     let format = arguments.output.check()?;
-    let answer = crate::results::query(&global.runs_dir(), &arguments.sql)?;
-    output::warn(&answer.warnings);
-    if answer.frame.height() == 0 {
+    if arguments.output.query(&global.runs_dir(), &arguments.sql, format)? == Some(0) {
         global.note("no rows");
     }
-    arguments.output.write(&answer.frame, format)
+    Ok(())
 }

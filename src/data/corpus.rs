@@ -55,12 +55,7 @@ impl TokenSet {
         if filled == 0 {
             bail!("the corpus is empty");
         }
-        let mut tokenizer = tokenizer.clone();
-        tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|e| anyhow!("switching the tokenizer's truncation off: {e}"))?;
-
+        let tokenizer = plain(tokenizer)?;
         let tokens = match separator_of(&tokenizer) {
             _ if documents.len() == 1 => encode(&tokenizer, text)?,
             None => bail!("the corpus separates documents by {SEPARATOR}, which the tokenizer does not know"),
@@ -109,7 +104,15 @@ fn separator_of(tokenizer: &Tokenizer) -> Option<Separator> {
     )
 }
 
-fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+/// The tokenizer without truncation and padding.
+pub(super) fn plain(tokenizer: &Tokenizer) -> Result<Tokenizer> {
+    let mut tokenizer = tokenizer.clone();
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|e| anyhow!("switching the tokenizer's truncation off: {e}"))?;
+    Ok(tokenizer)
+}
+
+pub(super) fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     let encoding = tokenizer.encode_fast(text, false).map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
     Ok(encoding.get_ids().to_vec())
 }

@@ -1,11 +1,29 @@
 //! Text as tokens, and the windows of it that training and evaluation read.
 
+mod bpe;
 mod corpus;
+mod folder;
+pub mod input;
+mod latents;
+mod manifest;
+mod permutation;
+mod prepare;
+#[cfg(test)]
+mod prepare_tests;
 mod sampler;
+mod spans;
+mod tokens;
 mod windows;
 
+pub use bpe::train_bpe;
 pub use corpus::{SEPARATOR, TokenSet};
-pub use sampler::Sampler;
+pub use folder::TokenFolder;
+pub use latents::{LatentBatch, LatentCache, LatentPlan};
+pub use manifest::{Manifest, Split};
+pub use permutation::Permutation;
+pub use prepare::{PrepareOptions, Prepared, Source, Stage, prepare, tokenizer_hash};
+pub use sampler::{Order, Sampler};
+pub use tokens::Tokens;
 pub use windows::windows;
 
 use anyhow::{Result, bail};

@@ -2,8 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::check_window;
-use super::corpus::TokenSet;
+use super::{Tokens, check_window};
 
 /// The first `limit` contiguous windows of `seq_len` inputs, none overlapping, each followed by the token
 /// that comes next: window w holds tokens `w·seq_len ..= (w+1)·seq_len`. All of them without a limit, and as
@@ -12,25 +11,30 @@ use super::corpus::TokenSet;
 /// # Errors
 /// A corpus shorter than one window; `seq_len` or `limit` of 0.
 pub fn windows(
-    corpus: &TokenSet,
+    corpus: &dyn Tokens,
     seq_len: usize,
     limit: Option<usize>,
-) -> Result<impl ExactSizeIterator<Item = &[u32]>> {
-    check_window(corpus.tokens.len(), seq_len.saturating_add(1))?;
+) -> Result<impl ExactSizeIterator<Item = Vec<u32>>> {
+    check_window(corpus.len(), seq_len.saturating_add(1))?;
     if seq_len == 0 {
         bail!("seq_len must be at least 1, not 0");
     }
     if limit == Some(0) {
         bail!("an evaluation needs at least one window, not 0");
     }
-    let available = (corpus.tokens.len() - 1) / seq_len;
+    let available = (corpus.len() - 1) / seq_len;
     let count = limit.map_or(available, |limit| limit.min(available));
-    Ok((0..count).map(move |w| &corpus.tokens[w * seq_len..=(w + 1) * seq_len]))
+    Ok((0..count).map(move |w| {
+        let mut ids = Vec::with_capacity(seq_len + 1);
+        corpus.read(w * seq_len, seq_len + 1, &mut ids);
+        ids
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::TokenSet;
     use proptest::prelude::*;
 
     fn counting(n: u32) -> TokenSet {
@@ -50,10 +54,10 @@ mod tests {
         fn windows_are_a_prefix_in_order(n in 2u32..400, part in 0.0..1.0f64, limit in prop::option::of(1usize..20)) {
             let seq_len = 1 + (part * f64::from(n - 2)) as usize;
             let corpus = counting(n);
-            let found: Vec<&[u32]> = windows(&corpus, seq_len, limit).unwrap().collect();
+            let found: Vec<Vec<u32>> = windows(&corpus, seq_len, limit).unwrap().collect();
             prop_assert_eq!(found.len(), ((n as usize - 1) / seq_len).min(limit.unwrap_or(usize::MAX)));
             for (w, window) in found.iter().enumerate() {
-                prop_assert_eq!(*window, &corpus.tokens[w * seq_len..=(w + 1) * seq_len]);
+                prop_assert_eq!(&window[..], &corpus.tokens[w * seq_len..=(w + 1) * seq_len]);
             }
         }
     }

@@ -22,7 +22,7 @@ fn validation(teacher: &Pythia, count: usize) -> Result<Vec<Tensor>> {
     let vocabulary = teacher.config.vocab_size;
     let corpus =
         TokenSet::read(&[format!("{ROOT}/data/corpus/valid.txt")], teacher.tokenizer()?, vocabulary)?;
-    let ids: Vec<u32> = windows(&corpus, 256, Some(count))?.flatten().copied().collect();
+    let ids: Vec<u32> = windows(&corpus, 256, Some(count))?.flatten().collect();
     let all = Tensor::from_vec(ids, (count, 257), &Device::Cpu)?;
     (0..count).step_by(8).map(|i| Ok(all.narrow(0, i, 8.min(count - i))?)).collect()
 }
@@ -49,7 +49,7 @@ fn a_perfect_replacement_has_no_divergence() -> Result<()> {
     let teacher = teacher()?;
     let reference =
         Reference::new(teacher.clone(), Block::new(6, 12, 24)?, &validation(&teacher, 2)?, |_| {})?;
-    let metrics = reference.evaluate(|x0| Ok((teacher.run(x0, 6, 12)?, 7)))?;
+    let metrics = reference.evaluate(|x0| Ok((teacher.run(x0, 6, 12)?, 7.0)))?;
     assert!(metrics.kl.abs() < 1e-6 && metrics.nmse < 1e-12, "{metrics:?}");
     assert_eq!((metrics.nfe, metrics.tokens), (7, 512));
     assert!((metrics.ppl / metrics.teacher_ppl - 1.0).abs() < 1e-6);

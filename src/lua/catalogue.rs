@@ -11,7 +11,7 @@ pub type Return = (&'static str, &'static str);
 /// One function, method or operator.
 ///
 /// The form of the name says which: `lft.ode.solve` is a function of a module, `Tensor:sum` a method of a
-/// class and `Tensor.__add` a metamethod.
+/// class and `Tensor.__add` a metamethod; `lft.bench.__call` is what calling the module `lft.bench` does.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// Full name as scripts write it.
@@ -116,11 +116,12 @@ impl Entry {
         self.name.rsplit_once([':', '.']).map_or(self.name, |(_, short)| short)
     }
 
-    /// The call as a line: `lft.zeros(shape, options?) -> Tensor`.
+    /// The call as a line: `lft.zeros(shape, options?) -> Tensor`; calls of an object stand as they are written.
     pub fn call(&self) -> String {
         let params: Vec<&str> = self.params.iter().map(|param| param.0).collect();
         let returns: Vec<&str> = self.returns.iter().map(|result| result.0).collect();
-        format!("{}({}) -> {}", self.name, params.join(", "), returns.join(", "))
+        let name = self.name.trim_end_matches(".__call");
+        format!("{name}({}) -> {}", params.join(", "), returns.join(", "))
     }
 }
 

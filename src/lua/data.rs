@@ -3,36 +3,76 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anyhow::ensure;
 use candle_core::{Device, Tensor};
 use mlua::{Function, MultiValue, Table, Value};
 
-use super::catalogue::{Class, Entry, OptionsTable};
+use super::catalogue::{Class, Entry, OptionsTable, Param};
 use super::error::guard;
 use super::object::Object;
 use super::options::Options;
 use super::path::ScriptPath;
-use super::pythia::Tokenizer;
 use super::register::{Members, Registry, userdata};
 use super::state::State;
 use super::tensor::Handle;
-use crate::data::{Sampler, TokenSet, windows};
+use super::tokenizer::{Tokenizer, paths_of};
+use crate::data::{Order, Sampler, Split, TokenFolder, TokenSet, Tokens, tokenizer_hash, windows};
 
 /// Sequences in a batch unless an option says otherwise.
 pub const BATCH: usize = 8;
+/// Tokens of a window unless an option says otherwise.
+const SEQ_LEN: usize = 256;
 
 /// A tokenized text and the length of its windows.
 #[derive(Clone)]
 pub struct Dataset {
-    corpus: Arc<TokenSet>,
+    corpus: Arc<dyn Tokens>,
     seq_len: usize,
+    order: Order,
+    within_documents: bool,
 }
 userdata!(Dataset);
+
+impl Dataset {
+    /// Whether both are the same tokens in windows of the same length.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.corpus, &other.corpus) && self.seq_len == other.seq_len
+    }
+}
 
 const TEXT: OptionsTable = OptionsTable {
     class: "TextOptions",
     fields: &[
         ("tokenizer", "Tokenizer", "of the model that will read the text"),
         ("seq_len?", "integer", "tokens of a window, 256 when left out"),
+        ORDER,
+    ],
+};
+const ORDER: Param = (
+    "order?",
+    "\"random\"|\"shuffled\"",
+    "training windows drawn with replacement, or every window once an epoch; random when left out",
+);
+const OPEN: OptionsTable = OptionsTable {
+    class: "OpenOptions",
+    fields: &[
+        ("split?", "\"train\"|\"valid\"", "what is trained on, or what was held out; train when left out"),
+        ("seq_len?", "integer", "tokens of a window, 256 when left out"),
+        (
+            "order?",
+            "\"random\"|\"shuffled\"",
+            "training windows drawn with replacement, or every window once an epoch; shuffled when left out",
+        ),
+        (
+            "within_documents?",
+            "boolean",
+            "training windows run over no document's end, and shorter documents are left out; false when left out",
+        ),
+        (
+            "tokenizer?",
+            "Tokenizer",
+            "of the model that will read it: another one than it was prepared with is an error",
+        ),
     ],
 };
 const BATCHES: OptionsTable = OptionsTable {
@@ -58,6 +98,7 @@ const WINDOWS: OptionsTable = OptionsTable {
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.module("lft.data", "Text for training and evaluation.");
     registry.options(&TEXT);
+    registry.options(&OPEN);
     registry.options(&BATCHES);
     registry.options(&WINDOWS);
     registry.function(
@@ -73,15 +114,36 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         },
         |lua, (paths, options): (Value, Table)| {
             let options = Options::read(lua, Some(options), &TEXT)?;
-            let model = options.required::<Object<Tokenizer>>("tokenizer")?.0.0;
-            let paths: Vec<ScriptPath> = match &paths {
-                Value::Table(list) => list.sequence_values().collect::<mlua::Result<_>>()?,
-                one => vec![ScriptPath::new(lua, one.to_string()?)?],
-            };
-            let config = &model.config;
-            let seq_len = options.count("seq_len", config.max_position_embeddings.min(256), 1)?;
-            let corpus = Arc::new(TokenSet::read(&paths, model.tokenizer()?, config.vocab_size)?);
-            Ok(Dataset { corpus, seq_len })
+            let tokenizer = options.required::<Object<Tokenizer>>("tokenizer")?.0;
+            let seq_len = options.count("seq_len", tokenizer.context().unwrap_or(SEQ_LEN).min(SEQ_LEN), 1)?;
+            let corpus = TokenSet::read(&paths_of(lua, &paths)?, tokenizer.get()?, tokenizer.vocabulary())?;
+            Ok(Dataset { corpus: Arc::new(corpus), seq_len, order: order(&options, Order::Random)?, within_documents: false })
+        },
+    )?;
+    registry.function(
+        Entry {
+            name: "lft.data.open",
+            about: "Opens tokens that `lft data prepare` wrote, of any size: they are mapped into memory, not read.",
+            params: &[("folder", "string", "the folder"), ("options?", "OpenOptions", "split, length and order of windows")],
+            returns: &[("Dataset", "the tokens")],
+            example: "local ok, message = pcall(lft.data.open, \"data/corpus\", {split = \"valid\"})\nassert(not ok and tostring(message):find(\"holds no prepared tokens\"))",
+        },
+        |lua, (folder, options): (ScriptPath, Option<Table>)| {
+            let options = Options::read(lua, options, &OPEN)?;
+            let split = options.get::<String>("split")?.map_or(Ok(Split::Train), |name| name.parse())?;
+            let corpus = TokenFolder::open(&folder, split)?;
+            let seq_len = options.count("seq_len", SEQ_LEN, 1)?;
+            if let Some(Object(tokenizer)) = options.get::<Object<Tokenizer>>("tokenizer")? {
+                let same = tokenizer_hash(tokenizer.get()?)? == corpus.manifest.plan.tokenizer_blake3;
+                ensure!(same, "{} was prepared with another tokenizer", folder.display());
+            }
+            let within_documents = options.or("within_documents", false)?;
+            Ok(Dataset {
+                corpus: Arc::new(corpus),
+                seq_len,
+                order: order(&options, Order::Shuffled)?,
+                within_documents,
+            })
         },
     )?;
     let fields = &[
@@ -93,8 +155,8 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
 }
 
 fn members(class: &mut Members<'_, Dataset>) {
-    class.field("tokens", |_, this: &Dataset| Ok(this.corpus.tokens.len()));
-    class.field("documents", |_, this: &Dataset| Ok(this.corpus.documents));
+    class.field("tokens", |_, this: &Dataset| Ok(this.corpus.len()));
+    class.field("documents", |_, this: &Dataset| Ok(this.corpus.documents()));
     class.field("seq_len", |_, this: &Dataset| Ok(this.seq_len));
     class.meta(
         Entry {
@@ -104,12 +166,12 @@ fn members(class: &mut Members<'_, Dataset>) {
             returns: &[("integer", "as the field tokens")],
             example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer})\nassert(#d == d.tokens)",
         },
-        |_, this: &Dataset, ()| Ok(this.corpus.tokens.len()),
+        |_, this: &Dataset, ()| Ok(this.corpus.len()),
     );
     class.method(
         Entry {
             name: "Dataset:batches",
-            about: "Iterates over batches of windows drawn at random. Which ones depends on the seed alone.",
+            about: "Iterates over batches of training windows. Which ones depends on the seed and the number of the batch alone.",
             params: &[("options?", "BatchesOptions", "size, seed and number")],
             returns: &[("fun(): Tensor|nil", "an iterator for `for`; each batch (B, T) of token ids")],
             example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer, seq_len = 16})\nfor ids in d:batches{batch = 2, seed = 1, steps = 3} do assert(ids:shape()[2] == 16) end",
@@ -145,18 +207,41 @@ fn members(class: &mut Members<'_, Dataset>) {
         },
     );
     class.hidden("Dataset.__tostring", |_, this: &Dataset, _: MultiValue| {
-        let (tokens, documents) = (this.corpus.tokens.len(), this.corpus.documents);
+        let (tokens, documents) = (this.corpus.len(), this.corpus.documents());
         Ok(format!("Dataset: {tokens} tokens of {documents} documents, windows of {}", this.seq_len))
     });
 }
 
 impl Dataset {
-    /// Random windows for training.
+    /// The text itself.
+    pub fn tokens(&self) -> &dyn Tokens {
+        self.corpus.as_ref()
+    }
+
+    /// Tokens of a window.
+    pub fn seq_len(&self) -> usize {
+        self.seq_len
+    }
+
+    /// Windows for training.
     ///
     /// # Errors
-    /// A text shorter than one window.
+    /// A text shorter than one window, and one whose documents are.
     pub fn sampler(&self, batch: usize, seed: u64) -> anyhow::Result<Sampler> {
-        Sampler::new(self.corpus.clone(), self.seq_len, batch, seed)
+        self.placed(Sampler::new(self.corpus.clone(), self.seq_len, batch, seed)?)
+    }
+
+    /// The same with the token that follows each window's last.
+    ///
+    /// # Errors
+    /// As [`Dataset::sampler`].
+    pub fn predicting(&self, batch: usize, seed: u64) -> anyhow::Result<Sampler> {
+        self.placed(Sampler::new(self.corpus.clone(), self.seq_len, batch, seed)?.predicting()?)
+    }
+
+    fn placed(&self, sampler: Sampler) -> anyhow::Result<Sampler> {
+        let sampler = sampler.ordered(self.order);
+        if self.within_documents { sampler.within_documents() } else { Ok(sampler) }
     }
 
     /// The first `count` windows in order, in batches (B, T + 1).
@@ -164,12 +249,16 @@ impl Dataset {
     /// # Errors
     /// A text shorter than one window.
     pub fn windows(&self, count: Option<usize>, batch: usize) -> anyhow::Result<Vec<Tensor>> {
-        let all: Vec<&[u32]> = windows(&self.corpus, self.seq_len, count)?.collect();
-        let stack = |rows: &[&[u32]]| {
+        let all: Vec<Vec<u32>> = windows(self.corpus.as_ref(), self.seq_len, count)?.collect();
+        let stack = |rows: &[Vec<u32>]| {
             Ok(Tensor::from_vec(rows.concat(), (rows.len(), self.seq_len + 1), &Device::Cpu)?)
         };
         all.chunks(batch).map(stack).collect()
     }
+}
+
+fn order(options: &Options, default: Order) -> anyhow::Result<Order> {
+    options.get::<String>("order")?.map_or(Ok(default), |name| name.parse())
 }
 
 /// Token ids (B, T) of a training step.

@@ -15,9 +15,10 @@ use super::register::Registry;
 use super::results::Ending;
 use super::state::State;
 use super::{
-    data, eval, flags, flow, help, interrupt, ode, optim, prelude, print, progress, pythia, results, sandbox,
-    tensor, train,
+    bench, data, eval, flags, flow, help, interrupt, latents, ode, optim, prelude, pretrain, print, progress,
+    pythia, results, rivals, sandbox, sweep, tensor, tokenizer, train,
 };
+use crate::bench::Baselines;
 use crate::console;
 
 /// Bytes of address space for the script's stack. Gradients are traced by recursion through every operation since
@@ -37,6 +38,8 @@ pub struct HostOptions {
     pub runs_dir: PathBuf,
     /// Arguments after the script's name, for `arg` and `lft.options`.
     pub args: Vec<String>,
+    /// Which timings to hold the script's benchmarks against, and where to save them.
+    pub baselines: Baselines,
     /// Keeps the script within the working folder and that of the runs, away from programs and the network.
     pub sandbox: bool,
     /// How much memory and time the script may take.
@@ -51,6 +54,7 @@ impl Default for HostOptions {
             quiet: false,
             runs_dir: "runs".into(),
             args: Vec::new(),
+            baselines: Baselines::default(),
             sandbox: false,
             limits: Limits::default(),
         }
@@ -88,20 +92,20 @@ impl Host {
         Ok(Self { lua, state, runner })
     }
 
-    /// Runs the script and ends the runs that it leaves open.
+    /// Runs the script, ends the runs that it leaves open, and holds its benchmarks against their baseline.
     ///
     /// # Errors
-    /// The script's own [`ScriptError`], or [`Ended`] when it was interrupted or ended itself with an exit code
+    /// [`crate::bench::Regressed`] when a benchmark became slower; the script's own [`ScriptError`], or [`Ended`] when it was interrupted or ended itself with an exit code
     /// other than 0; else what kept a run from being written.
     pub fn run(&self) -> anyhow::Result<()> {
         let outcome = self.execute();
         let written = self.state.end_runs(&outcome.as_ref().err().map_or(Ending::WELL, Ending::by));
-        let Err(error) = outcome else { return written };
+        let Err(error) = outcome else { return written.and_then(|()| self.state.close_benchmarks()) };
         if let Err(error) = &written {
             console::note(&format!("warning: {}", text(error)));
         }
         match Ended::of(&error) {
-            Some(Ended::Exit(0)) => Ok(()),
+            Some(Ended::Exit(0)) => self.state.close_benchmarks(),
             Some(ended) => Err(ended.into()),
             None => Err(ScriptError::new(&error).into()),
         }
@@ -140,6 +144,7 @@ fn run_here(path: &Path, options: &HostOptions) -> anyhow::Result<()> {
     let source = String::from_utf8(bytes).ok().with_context(|| format!("{} is not text", path.display()))?;
     let host = Host::new(options, path, &without_shebang(&source))
         .map_err(|error| anyhow::anyhow!(ScriptError::new(&error)))?;
+    host.state.open_baselines(&options.baselines)?;
     if let Some(fence) = &host.state.fence
         && !sandbox::raise(fence.folders())?
         && !options.quiet
@@ -169,14 +174,20 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     print::register(&mut registry)?;
     progress::register(&mut registry)?;
     tensor::register(&mut registry)?;
+    tokenizer::register(&mut registry)?;
     pythia::register(&mut registry)?;
     ode::register(&mut registry)?;
     data::register(&mut registry)?;
+    latents::register(&mut registry)?;
     flow::register(&mut registry)?;
     optim::register(&mut registry)?;
     train::register(&mut registry)?;
+    pretrain::register(&mut registry)?;
     eval::register(&mut registry)?;
+    rivals::register(&mut registry)?;
     results::register(&mut registry)?;
+    bench::register(&mut registry)?;
+    sweep::register(&mut registry)?;
     Ok(registry.finish())
 }
 

@@ -6,7 +6,10 @@
 //! ([`docs`]). Bindings hold no logic of their own: they read arguments, call the room below, and wrap what
 //! comes back.
 
+mod bench;
 pub mod catalogue;
+mod checkpoint;
+mod curve;
 mod data;
 pub mod device;
 pub mod docs;
@@ -20,6 +23,7 @@ mod help;
 mod host;
 mod ids;
 mod interrupt;
+mod latents;
 mod limits;
 mod literal;
 mod memory;
@@ -29,20 +33,24 @@ mod optim;
 mod options;
 mod path;
 mod prelude;
+mod pretrain;
 mod print;
 mod progress;
 mod pythia;
 mod register;
 mod repl;
 mod results;
+mod rivals;
 mod sandbox;
 mod show;
 mod signature;
 mod state;
 pub mod stubs;
+mod sweep;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 mod train;
 mod types;
 

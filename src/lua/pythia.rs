@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use candle_core::DType;
 use mlua::{Lua, Table, Value};
 
@@ -10,26 +10,39 @@ use super::catalogue::{Class, Entry, OptionsTable, Param};
 use super::device;
 use super::generate::{self, continued};
 use super::ids::{IDS, Ids};
+use super::object::Object;
 use super::options::Options;
 use super::path::ScriptPath;
 use super::register::{Members, Registry, userdata};
 use super::state::State;
 use super::tensor::{Handle, TensorArg, placement};
-use crate::pythia::{Config, Pythia, tokenizer};
+use super::tokenizer::Tokenizer;
+use crate::pythia::{Config, Pythia};
 
 /// A model.
 #[derive(Clone)]
 pub struct Model(pub Arc<Pythia>);
 userdata!(Model);
 
-/// The tokenizer of a model.
-#[derive(Clone)]
-pub struct Tokenizer(pub Arc<Pythia>);
-userdata!(Tokenizer);
-
 const LOAD: OptionsTable = OptionsTable {
     class: "LoadOptions",
     fields: &[
+        ("dtype?", "\"f32\"|\"bf16\"|\"f16\"", "number format of weights and latents, f32 when left out"),
+        ("device?", "string", "cpu, cuda, cuda:1, metal; the host's device when left out"),
+    ],
+};
+const NEW: OptionsTable = OptionsTable {
+    class: "NewPythiaOptions",
+    fields: &[
+        (
+            "size",
+            "string",
+            "14m, 31m, 70m, 160m, 410m, 1b, 1.4b, 2.8b, 6.9b or 12b, or LxD: L layers of width D (\"24x128\")",
+        ),
+        ("tokenizer?", "Tokenizer", "of the text that it will be trained on; saved with the model"),
+        ("vocab_size?", "integer", "rows of the embedding, padded to 128; by the tokenizer when left out"),
+        ("context?", "integer", "longest sequence in tokens, 2048 when left out"),
+        ("seed?", "integer", "decides the weights, the host's when left out"),
         ("dtype?", "\"f32\"|\"bf16\"|\"f16\"", "number format of weights and latents, f32 when left out"),
         ("device?", "string", "cpu, cuda, cuda:1, metal; the host's device when left out"),
     ],
@@ -62,6 +75,7 @@ const CONFIG: &[Param] = &[
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.module("lft.pythia", "GPT-NeoX models, the architecture of Pythia.");
     registry.options(&LOAD);
+    registry.options(&NEW);
     registry.options(&GENERATE);
     registry.record("PythiaConfig", "The numbers that define a model, named as in its config.json.", CONFIG);
     registry.function(
@@ -88,6 +102,35 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             Ok(Model(Arc::new(Pythia::load(&path, dtype, &device)?)))
         },
     )?;
+    registry.function(
+        Entry {
+            name: "lft.pythia.new",
+            about: "A model with random weights in a shape of the Pythia family, to be trained with lft.train.pretrain.",
+            params: &[("options", "NewPythiaOptions", "shape, vocabulary and seed")],
+            returns: &[("Pythia", "the model")],
+            example: "local m = lft.pythia.new{size = \"2x32\", vocab_size = 300}\nassert(m.config.num_hidden_layers == 2 and m.config.vocab_size == 384)",
+        },
+        |lua, options: Table| {
+            let options = Options::read(lua, Some(options), &NEW)?;
+            let tokenizer = options.get::<Object<Tokenizer>>("tokenizer")?.map(|object| object.0);
+            let known = tokenizer.as_ref().map(Tokenizer::vocabulary);
+            let vocabulary = match (options.count("vocab_size", 0, 1)?, known) {
+                (0, Some(known)) => known,
+                (0, None) => bail!("option 'vocab_size' is missing, or 'tokenizer'"),
+                (given, Some(known)) if given < known => {
+                    bail!("option 'vocab_size' = {given}, but the tokenizer has {known} tokens")
+                }
+                (given, _) => given,
+            };
+            let mut config = Config::of_size(&options.required::<String>("size")?, vocabulary)?;
+            config.max_position_embeddings = options.count("context", config.max_position_embeddings, 1)?;
+            let state = State::of(lua)?;
+            let (dtype, device) = placement(&options, DType::F32, &state.device)?;
+            let mut model = Pythia::random(config, options.or("seed", state.seed)?, dtype, &device)?;
+            model.tokenizer = tokenizer.map(|known| known.get().cloned()).transpose()?;
+            Ok(Model(Arc::new(model)))
+        },
+    )?;
     let fields = &[
         ("config", "PythiaConfig", "the numbers that define the model"),
         ("tokenizer", "Tokenizer", "its tokenizer; an error when it has none"),
@@ -95,40 +138,14 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     ];
     let about =
         "A language model of L layers. Boundary b is the residual stream after b layers, 0 the embeddings.";
-    registry.class(Class { name: "Pythia", about, fields }, members)?;
-    let about = "Turns text into token ids and back.";
-    registry.class(Class { name: "Tokenizer", about, fields: &[] }, |class| {
-        class.method(
-            Entry {
-                name: "Tokenizer:encode",
-                about: "Token ids of a text; no special tokens are added, those written out are recognised.",
-                params: &[("text", "string", "the text")],
-                returns: &[("integer[]", "its token ids")],
-                example: "local ids = lft.pythia.load(\"data/teacher\").tokenizer:encode(\"It was night.\")\nassert(#ids > 2)",
-            },
-            |_, this: &Tokenizer, text: String| tokenizer::encode(this.0.tokenizer()?, &text),
-        );
-        class.method(
-            Entry {
-                name: "Tokenizer:decode",
-                about: "The text of one sequence of token ids, special tokens written out.",
-                params: &[("ids", "Tensor|integer[]", "token ids")],
-                returns: &[("string", "the text")],
-                example: "local t = lft.pythia.load(\"data/teacher\").tokenizer\nassert(t:decode(t:encode(\"It was night.\")) == \"It was night.\")",
-            },
-            |_, this: &Tokenizer, ids: Ids| {
-                let ids = ids.0.flatten_all()?.to_dtype(DType::U32)?.to_vec1::<u32>()?;
-                tokenizer::decode(this.0.tokenizer()?, &ids)
-            },
-        );
-    })
+    registry.class(Class { name: "Pythia", about, fields }, members)
 }
 
 fn members(class: &mut Members<'_, Model>) {
     class.field("config", |lua, this: &Model| config(lua, &this.0.config));
     class.field("tokenizer", |_, this: &Model| {
         this.0.tokenizer()?;
-        Ok(Tokenizer(this.0.clone()))
+        Ok(Tokenizer::Model(this.0.clone()))
     });
     class.field("parameter_count", |_, this: &Model| Ok(this.0.config.parameters().total));
     class.method(
@@ -167,6 +184,16 @@ fn members(class: &mut Members<'_, Model>) {
     );
     class.method(
         Entry {
+            name: "Pythia:without",
+            about: "The model with some of its layers left out; it shares the weights of the others.",
+            params: &[("layers", "integer[]", "layers to leave out, counted from 0")],
+            returns: &[("Pythia", "the shorter model")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nassert(m:without({3, 7}).config.num_hidden_layers == 22)",
+        },
+        |_, this: &Model, layers: Vec<usize>| Ok(Model(Arc::new(this.0.without(&layers)?))),
+    );
+    class.method(
+        Entry {
             name: "Pythia:logits",
             about: "Logits of the next token at every position.",
             params: &[("ids", IDS, "token ids (B, T)")],
@@ -192,6 +219,20 @@ fn members(class: &mut Members<'_, Model>) {
         |lua, this: &Model, (prompt, options): (Value, Option<Table>)| {
             let options = Options::read(lua, options, &GENERATE)?;
             continued(lua, this.0.as_ref(), &this.0, &prompt, &options)
+        },
+    );
+    class.method(
+        Entry {
+            name: "Pythia:to",
+            about: "The same model in another number format or on another device.",
+            params: &[("options", "LoadOptions", "number format and device; what is left out stays")],
+            returns: &[("Pythia", "the converted model")],
+            example: "local m = lft.pythia.load(\"data/teacher\"):to{dtype = \"bf16\"}\nassert(m:hidden({{1, 2}}, 1):dtype() == \"bf16\")",
+        },
+        |lua, this: &Model, options: Table| {
+            let options = Options::read(lua, Some(options), &LOAD)?;
+            let (dtype, device) = placement(&options, this.0.dtype(), this.0.device())?;
+            Ok(Model(Arc::new(this.0.to(dtype, &device)?)))
         },
     );
     class.method(

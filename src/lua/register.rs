@@ -1,6 +1,6 @@
 //! Registration: the closure and its catalogue entry arrive together, and calls are checked against the entry.
 
-use mlua::{AnyUserData, FromLuaMulti, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
+use mlua::{AnyUserData, FromLuaMulti, Function, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
 use mlua::{UserDataFields, UserDataMethods, UserDataRegistry};
 
 use super::catalogue::{self, Catalogue, Entry, Kind, Module, OptionsTable};
@@ -44,7 +44,7 @@ impl<'lua> Registry<'lua> {
         self.catalogue.classes.push(catalogue::Class { name, about, fields });
     }
 
-    /// Registers a function of the module.
+    /// Registers a function of the module. One called `lft.group.__call` makes the group itself callable.
     ///
     /// # Errors
     /// When Lua is out of memory.
@@ -54,15 +54,43 @@ impl<'lua> Registry<'lua> {
         body: impl Fn(&Lua, A) -> anyhow::Result<R> + Send + 'static,
     ) -> mlua::Result<()> {
         let signature = Signature::of(&entry);
-        let function = self.lua.create_function(move |lua, args: MultiValue| {
+        let calls_table = entry.kind() == Kind::Operator;
+        let function = self.lua.create_function(move |lua, mut args: MultiValue| {
             guard(lua, entry.name, || {
+                if calls_table {
+                    args.pop_front();
+                }
                 signature.check(&args)?;
                 body(lua, A::from_lua_multi(args, lua)?)
             })
         })?;
-        self.place(entry.owner())?.raw_set(entry.short(), function)?;
+        let place = self.place(entry.owner())?;
+        if calls_table {
+            let meta = self.lua.create_table()?;
+            meta.raw_set(entry.short(), function)?;
+            place.set_metatable(Some(meta))?;
+        } else {
+            place.raw_set(entry.short(), function)?;
+        }
         self.catalogue.entries.push(entry);
         Ok(())
+    }
+
+    /// A method as a function that takes the object first, for [`Members::function`].
+    ///
+    /// # Errors
+    /// When Lua is out of memory.
+    pub fn on_object<T: 'static, A: FromLuaMulti, R: IntoLuaMulti>(
+        &self,
+        entry: Entry,
+        body: impl Fn(&Lua, &T, A) -> anyhow::Result<R> + Send + 'static,
+    ) -> mlua::Result<Function> {
+        self.lua.create_function(on_object(entry, body))
+    }
+
+    /// The state that everything is registered in.
+    pub fn lua(&self) -> &'lua Lua {
+        self.lua
     }
 
     /// Sets a plain value, for example `lft.version`.
@@ -122,6 +150,12 @@ impl<T: 'static> Members<'_, T> {
         body: impl Fn(&Lua, &T, A) -> anyhow::Result<R> + Send + 'static,
     ) {
         self.userdata.add_function(entry.short(), on_object(entry, body));
+        self.catalogue.entries.push(entry);
+    }
+
+    /// Adds a method that is a Lua function already; it takes the object first.
+    pub fn function(&mut self, entry: Entry, function: Function) {
+        self.userdata.add_field(entry.short(), function);
         self.catalogue.entries.push(entry);
     }
 

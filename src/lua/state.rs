@@ -10,9 +10,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
 use super::catalogue::Catalogue;
+use super::device;
 use super::host::HostOptions;
 use super::results::{Ending, Run};
 use super::sandbox::Fence;
+use crate::bench::{Baselines, Ledger, Origin};
+use crate::console;
 
 /// State shared by the bindings of one host.
 pub struct State {
@@ -37,6 +40,8 @@ pub struct State {
     flags: Mutex<Vec<(String, serde_json::Value)>>,
     untracked: AtomicUsize,
     runs: Mutex<Vec<Run>>,
+    benchmarks: Mutex<Option<Ledger>>,
+    sweeping: Mutex<Option<usize>>,
 }
 
 impl State {
@@ -56,6 +61,8 @@ impl State {
             flags: Mutex::default(),
             untracked: AtomicUsize::new(0),
             runs: Mutex::default(),
+            benchmarks: Mutex::default(),
+            sweeping: Mutex::default(),
         }
     }
 
@@ -66,6 +73,12 @@ impl State {
     pub fn of(lua: &Lua) -> anyhow::Result<Arc<Self>> {
         let state = lua.app_data_ref::<Arc<Self>>().map(|state| state.clone());
         state.ok_or_else(|| anyhow::anyhow!("this Lua state has no host"))
+    }
+
+    /// The script's file name without its ending, which names what is given no name.
+    pub fn script_name(&self) -> String {
+        let stem = self.script.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        stem.unwrap_or_else(|| "script".to_owned())
     }
 
     /// The stream that seeds whatever is random and was given no seed.
@@ -106,6 +119,11 @@ impl State {
         lock(&self.runs).push(run);
     }
 
+    /// The newest run that has not ended.
+    pub fn open_run(&self) -> Option<Run> {
+        lock(&self.runs).iter().rev().find(|run| run.is_open()).cloned()
+    }
+
     /// Writes what was logged to any run so far.
     ///
     /// # Errors
@@ -121,6 +139,53 @@ impl State {
     pub fn end_runs(&self, ending: &Ending) -> anyhow::Result<()> {
         let ended: Vec<_> = lock(&self.runs).drain(..).map(|run| run.end(ending)).collect();
         ended.into_iter().collect()
+    }
+
+    /// Reads the baseline that the script's benchmarks will be held against.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn open_baselines(&self, baselines: &Baselines) -> anyhow::Result<()> {
+        if *baselines == Baselines::default() {
+            return Ok(());
+        }
+        let origin = Origin::here(&device::name(&self.device));
+        *lock(&self.benchmarks) =
+            Some(Ledger::open(&self.runs_dir, &self.script_name(), baselines.clone(), origin)?);
+        Ok(())
+    }
+
+    /// Keeps the samples of a benchmark for baselines.
+    pub fn record_benchmark(&self, name: &str, samples: &[f64]) {
+        if let Some(ledger) = lock(&self.benchmarks).as_mut() {
+            ledger.record(name, samples);
+        }
+    }
+
+    /// Saves the benchmarks and holds them against the baseline, as the command line says.
+    ///
+    /// # Errors
+    /// As [`Ledger::close`].
+    pub fn close_benchmarks(&self) -> anyhow::Result<()> {
+        let tell = |line: &str| {
+            if !self.quiet {
+                console::note(line);
+            }
+        };
+        lock(&self.benchmarks).as_ref().map_or(Ok(()), |ledger| ledger.close(tell))
+    }
+
+    /// The address of the coroutine in which the point of a sweep runs now.
+    pub fn sweeping(&self) -> Option<usize> {
+        *lock(&self.sweeping)
+    }
+
+    /// Runs `body`, which resumes the coroutine of a sweep's point at address `thread`.
+    pub fn sweep_in<R>(&self, thread: usize, body: impl FnOnce() -> R) -> R {
+        let outer = lock(&self.sweeping).replace(thread);
+        let value = body();
+        *lock(&self.sweeping) = outer;
+        value
     }
 
     /// Whether results are cut from the graph, as inside `lft.no_grad`.

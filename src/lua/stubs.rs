@@ -25,9 +25,17 @@ pub fn luacats(catalogue: &Catalogue) -> String {
     }
     for module in &catalogue.modules {
         let local = if module.name == "lft" { "local " } else { "" };
-        comment(&mut text, module.about);
+        let (calls, functions): (Vec<&Entry>, Vec<&Entry>) =
+            catalogue.of(module.name).partition(|entry| entry.kind() == Kind::Operator);
+        match calls.is_empty() {
+            true => comment(&mut text, module.about),
+            false => class(&mut text, module.name, module.about, &[]),
+        }
+        for call in calls {
+            annotate_operator(&mut text, call);
+        }
         text.push_str(&format!("{local}{} = {{}}\n\n", module.name));
-        for entry in catalogue.of(module.name) {
+        for entry in functions {
             function(&mut text, entry);
         }
     }

@@ -1,6 +1,7 @@
 //! Scripts run in-process: what works, and what errors say.
 
 mod gradients;
+mod lab;
 mod rooms;
 
 use std::path::Path;

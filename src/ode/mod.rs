@@ -22,6 +22,7 @@ mod dense;
 mod dopri5;
 mod error;
 mod euler;
+mod evaluations;
 mod fixed;
 mod heun;
 mod kernel;
@@ -41,6 +42,7 @@ mod tests;
 mod tsit5;
 
 pub use error::{Error, Result};
+pub use evaluations::{evaluation, evaluations};
 pub use method::Method;
 pub use options::Options;
 pub use solution::{Solution, Stats};

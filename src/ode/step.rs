@@ -1,6 +1,7 @@
 //! One step of any explicit Runge–Kutta method.
 
 use super::error::Error;
+use super::evaluations::evaluation;
 use super::state::State;
 use super::tableau::Tableau;
 
@@ -20,7 +21,7 @@ impl<F> Field<F> {
         F: FnMut(&S, f64) -> Result<S, E>,
     {
         self.evaluations += 1;
-        (self.f)(x, t)
+        evaluation(|| (self.f)(x, t))
     }
 
     pub(super) fn evaluations(&self) -> usize {

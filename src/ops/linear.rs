@@ -14,7 +14,11 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     if x.dims().last() != Some(&inputs) {
         bail!("linear: x of shape {:?} does not end in the {inputs} inputs of the weight", x.dims());
     }
-    let x = if kernel::applies(&[weight]) { x.contiguous()? } else { x.clone() };
+    let x = x.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::linear(&x, weight, bias)? {
+        return Ok(y);
+    }
     match bias {
         Some(bias) if kernel::applies(&[&x, weight, bias]) => {
             x.apply_op3(weight, bias, Affine { outputs, inputs })

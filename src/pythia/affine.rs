@@ -21,6 +21,11 @@ impl Norm {
     pub fn forward(&self, x: &Tensor, eps: f64) -> Result<Tensor> {
         ops::layer_norm(x, &self.weight, &self.bias, eps)
     }
+
+    /// The same with each tensor replaced by what `f` makes of it.
+    pub fn map(&self, f: &mut impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { weight: f(&self.weight)?, bias: f(&self.bias)? })
+    }
 }
 
 /// An affine map `y = x·Wᵀ + b`, or a linear one where the bias is absent.
@@ -39,5 +44,10 @@ impl Affine {
     /// `x` (…, I), result (…, O).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// The same with each tensor replaced by what `f` makes of it.
+    pub fn map(&self, f: &mut impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { weight: f(&self.weight)?, bias: self.bias.as_ref().map(f).transpose()? })
     }
 }

@@ -50,6 +50,25 @@ impl LayerContext {
             rotary: Rotary::new(config.rotary_dims(), config.rope_theta, positions, device)?,
         })
     }
+
+    /// Causal attention of packed queries, keys and values, before the output projection.
+    ///
+    /// # Shapes
+    /// `qkv` (B, T, 3·D), result (B, T, D).
+    pub fn attend(&self, qkv: &Tensor) -> Result<Tensor> {
+        ops::attention::causal(qkv, &self.rotary, self.heads)
+    }
+
+    /// The same for the next T tokens after those that `cache` has seen; they join it.
+    ///
+    /// # Shapes
+    /// as [`attend`](Self::attend).
+    pub fn attend_cached(&self, qkv: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let start = cache.current_seq_len();
+        let (q, k, v) = ops::attention::split(qkv, &self.rotary, self.heads, start)?;
+        let (k, v) = cache.append(&k, &v)?;
+        ops::attention::attend(&q, &k, &v)
+    }
 }
 
 impl Layer {
@@ -109,14 +128,41 @@ impl Layer {
             .collect()
     }
 
+    /// The same layer with each weight replaced by what `f` makes of it.
+    pub fn map(&self, f: &mut impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            input_layernorm: self.input_layernorm.map(f)?,
+            post_attention_layernorm: self.post_attention_layernorm.map(f)?,
+            query_key_value: self.query_key_value.map(f)?,
+            dense: self.dense.map(f)?,
+            dense_h_to_4h: self.dense_h_to_4h.map(f)?,
+            dense_4h_to_h: self.dense_4h_to_h.map(f)?,
+        })
+    }
+
     /// Carries latents over the layer, whole sequences at once:
     /// parallel `x + attn(ln₁(x)) + mlp(ln₂(x))`, sequential `h = x + attn(ln₁(x))`, `h + mlp(ln₂(h))`.
     ///
     /// # Shapes
     /// `x` (B, T, D), result the same.
     pub fn forward(&self, x: &Tensor, context: &LayerContext) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(y) = self.forward_on_card(x, context)? {
+            return Ok(y);
+        }
         let attention = self.attention(&self.input_layernorm.forward(x, context.eps)?, context)?;
         self.residual(x, &attention, context)
+    }
+
+    /// The same in one piece on a CUDA card, where no gradient is wanted.
+    #[cfg(feature = "cuda")]
+    fn forward_on_card(&self, x: &Tensor, context: &LayerContext) -> Result<Option<Tensor>> {
+        let norms = [&self.input_layernorm, &self.post_attention_layernorm];
+        let maps = [&self.query_key_value, &self.dense, &self.dense_h_to_4h, &self.dense_4h_to_h];
+        let (norms, maps) = (norms.map(|n| (&n.weight, &n.bias)), maps.map(|m| (&m.weight, m.bias.as_ref())));
+        let weights = ops::cuda::LayerWeights { norms, maps };
+        let LayerContext { heads, eps, parallel, activation, ref rotary } = *context;
+        ops::cuda::layer(x, &weights, &ops::cuda::LayerSetting { rotary, heads, eps, activation, parallel })
     }
 
     /// The same for the next T tokens after those that `cache` has seen; they join it.
@@ -134,8 +180,7 @@ impl Layer {
     /// # Shapes
     /// `normal` (B, T, D), result the same.
     pub fn attention(&self, normal: &Tensor, context: &LayerContext) -> Result<Tensor> {
-        let qkv = self.query_key_value.forward(normal)?;
-        self.dense.forward(&ops::attention::causal(&qkv, &context.rotary, context.heads)?)
+        self.dense.forward(&context.attend(&self.query_key_value.forward(normal)?)?)
     }
 
     /// The attention branch for the next T tokens after those that `cache` has seen; they join it.
@@ -148,11 +193,7 @@ impl Layer {
         context: &LayerContext,
         cache: &mut KvCache,
     ) -> Result<Tensor> {
-        let qkv = self.query_key_value.forward(normal)?;
-        let start = cache.current_seq_len();
-        let (q, k, v) = ops::attention::split(&qkv, &context.rotary, context.heads, start)?;
-        let (k, v) = cache.append(&k, &v)?;
-        self.dense.forward(&ops::attention::attend(&q, &k, &v)?)
+        self.dense.forward(&context.attend_cached(&self.query_key_value.forward(normal)?, cache)?)
     }
 
     /// The MLP branch of an input that is normalised already.

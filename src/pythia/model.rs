@@ -80,6 +80,43 @@ impl Pythia {
         Self { config, layers, ..self.clone() }
     }
 
+    /// The same model with each weight replaced by what `f` makes of it, of the same shape; tied embeddings stay tied.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn map(&self, mut f: impl FnMut(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
+        let embed_in = f(&self.embed_in)?;
+        let tied = self.config.tie_word_embeddings;
+        let embed_out = if tied { embed_in.clone() } else { f(&self.embed_out)? };
+        let layers = self.layers.iter().map(|layer| layer.map(&mut f)).collect::<candle_core::Result<_>>()?;
+        let final_layer_norm = self.final_layer_norm.map(&mut f)?;
+        Ok(Self { embed_in, embed_out, layers, final_layer_norm, ..self.clone() })
+    }
+
+    /// The same model in another number format or on another device.
+    ///
+    /// # Errors
+    /// When the device has too little memory.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let moved = self.map(|weight| weight.to_dtype(dtype)?.to_device(device))?;
+        Ok(Self { context: LayerContext::new(&self.config, device)?, ..moved })
+    }
+
+    /// The model with some layers left out.
+    ///
+    /// # Errors
+    /// A layer that it does not have, or none left.
+    pub fn without(&self, layers: &[usize]) -> Result<Self> {
+        let all = self.layers.len();
+        if let Some(layer) = layers.iter().find(|layer| **layer >= all) {
+            bail!("layer {layer} does not exist: the model's layers are 0..{}", all - 1);
+        }
+        let kept = (0..all).filter(|i| !layers.contains(i)).map(|i| self.layers[i].clone());
+        let kept: Vec<Layer> = kept.collect();
+        ensure!(!kept.is_empty(), "a model needs at least one layer");
+        Ok(self.with_layers(kept))
+    }
+
     /// Every weight under its Hugging Face name; tied embeddings once.
     pub fn tensors(&self) -> Vec<(String, &Tensor)> {
         let layers = self.layers.iter().enumerate().flat_map(|(i, layer)| {
@@ -188,6 +225,11 @@ impl Pythia {
     pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
         self.check_latents(x)?;
         Ok(self.final_layer_norm.forward(x, self.config.layer_norm_eps)?)
+    }
+
+    /// The embedding matrix (V, D).
+    pub fn embed_weight(&self) -> &Tensor {
+        &self.embed_in
     }
 
     /// The unembedding matrix (V, D).

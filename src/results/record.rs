@@ -83,6 +83,9 @@ pub struct RunRecord {
     /// Rows in `training.parquet`.
     #[serde(default)]
     pub training_rows: usize,
+    /// Rows in `benchmarks.parquet`.
+    #[serde(default)]
+    pub benchmarks_rows: usize,
     #[serde(default)]
     pub script: Option<String>,
     #[serde(default)]
@@ -119,6 +122,7 @@ impl RunRecord {
             end: None,
             results_rows: 0,
             training_rows: 0,
+            benchmarks_rows: 0,
             script: info.script,
             arguments: info.arguments,
             options: info.options,

@@ -11,7 +11,7 @@ use super::parquet;
 use super::record::{RunInfo, RunRecord, Status};
 use super::table::Table;
 use super::value::Row;
-use super::{RECORD, RESERVED, RESULTS, TRAINING, name};
+use super::{BENCHMARKS, RECORD, RESERVED, RESULTS, SWEEP, TRAINING, name};
 
 /// Rows wait in memory at most about this long before they are written ...
 const FLUSH_EVERY: Duration = Duration::from_secs(3);
@@ -28,6 +28,7 @@ pub struct Run {
     record: RunRecord,
     results: Table,
     training: Table,
+    benchmarks: Table,
     flushed: Instant,
     pause: Duration,
 }
@@ -52,6 +53,7 @@ impl Run {
             record,
             results: Table::default(),
             training: Table::default(),
+            benchmarks: Table::default(),
             flushed: Instant::now(),
             pause: FLUSH_EVERY,
         })
@@ -75,6 +77,16 @@ impl Run {
     pub fn log_training(&mut self, row: Row) -> Result<()> {
         self.check(&row)?;
         self.training.push(row)?;
+        self.flush_if_due()
+    }
+
+    /// Adds a row to the table `benchmarks`: one timed piece of work.
+    ///
+    /// # Errors
+    /// As [`Run::log`].
+    pub fn log_benchmark(&mut self, row: Row) -> Result<()> {
+        self.check(&row)?;
+        self.benchmarks.push(row)?;
         self.flush_if_due()
     }
 
@@ -134,7 +146,7 @@ impl Run {
     pub fn path_for(&self, name: &str) -> Result<PathBuf> {
         let safe = name::sanitise(name);
         ensure!(
-            ![RECORD, RESULTS, TRAINING].contains(&safe.as_str()),
+            ![RECORD, RESULTS, TRAINING, BENCHMARKS, SWEEP].contains(&safe.as_str()),
             "`{name}` is a file that lft itself writes in a run folder: choose another name"
         );
         Ok(self.folder.join(safe))
@@ -169,6 +181,7 @@ impl Run {
     fn write_new_rows(&mut self) -> Result<()> {
         let new_results = self.results.height() > self.record.results_rows;
         let new_training = self.training.height() > self.record.training_rows;
+        let new_benchmarks = self.benchmarks.height() > self.record.benchmarks_rows;
         if new_results {
             self.write_table(&self.results, RESULTS)?;
             self.record.results_rows = self.results.height();
@@ -177,7 +190,11 @@ impl Run {
             self.write_table(&self.training, TRAINING)?;
             self.record.training_rows = self.training.height();
         }
-        if new_results || new_training {
+        if new_benchmarks {
+            self.write_table(&self.benchmarks, BENCHMARKS)?;
+            self.record.benchmarks_rows = self.benchmarks.height();
+        }
+        if new_results || new_training || new_benchmarks {
             self.record.save(&self.folder.join(RECORD))?;
         }
         Ok(())

@@ -22,7 +22,7 @@ pub(super) fn frame(catalog: &Catalog) -> Result<DataFrame> {
 
 fn row(entry: &Entry, latest: bool) -> Row {
     let r = &entry.record;
-    let fixed: [(&str, Value); 25] = [
+    let fixed: [(&str, Value); 26] = [
         ("run", r.name.as_str().into()),
         ("run_id", r.id.as_str().into()),
         ("latest", latest.into()),
@@ -33,6 +33,7 @@ fn row(entry: &Entry, latest: bool) -> Row {
         ("error", r.error.as_deref().into()),
         ("results_rows", r.results_rows.into()),
         ("training_rows", r.training_rows.into()),
+        ("benchmarks_rows", r.benchmarks_rows.into()),
         ("device", r.device.as_str().into()),
         ("seed", r.seed.into()),
         ("tags", r.tags.join(",").into()),

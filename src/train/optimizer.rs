@@ -1,11 +1,13 @@
 //! What every optimizer shares: named parameters, their gradients, and clipping by the global norm.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
+use super::descent::refill;
 use crate::ops::adamw::squared_norm;
 
 /// A rule that moves parameters against their gradients.
@@ -16,6 +18,36 @@ pub trait Optimizer {
     /// # Errors
     /// If the norm is not finite or a parameter received no gradient; no parameter is touched then.
     fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64>;
+
+    /// What it remembers of its parameters, by names that begin with what it is: `m.embed_in.weight`.
+    fn tensors(&self) -> Vec<(String, Tensor)>;
+
+    /// Goes back to where it was after `steps` updates, when it gave these tensors.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another shape.
+    fn restore(&mut self, steps: u64, tensors: &HashMap<String, Tensor>) -> Result<()>;
+}
+
+/// The optimizers that a training can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// [`AdamW`](super::AdamW) for everything.
+    AdamW,
+    /// [`Muon`](super::Muon) for matrices, AdamW for the rest.
+    Muon,
+}
+
+impl FromStr for Rule {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "adamw" => Ok(Self::AdamW),
+            "muon" => Ok(Self::Muon),
+            _ => bail!("unknown optimizer '{name}': it is 'adamw' or 'muon'"),
+        }
+    }
 }
 
 /// Named parameters, each with what the optimizer remembers of it.
@@ -52,13 +84,29 @@ impl<M> Slots<M> {
         Ok(Self(parameters.iter().map(slot).collect::<Result<_>>()?))
     }
 
-    /// The gradients of all parameters.
+    /// Part of every parameter's memory, where it has that part, named after the parameter: `m.embed_in.weight`.
+    pub fn named<'a>(
+        &'a self,
+        kind: &'a str,
+        part: impl Fn(&'a M) -> Option<&'a Var> + 'a,
+    ) -> impl Iterator<Item = (String, &'a Var)> {
+        self.0.iter().filter_map(move |slot| Some((format!("{kind}.{}", slot.name), part(&slot.memory)?)))
+    }
+
+    /// Every parameter with its gradient.
+    ///
+    /// # Errors
+    /// If a parameter received none.
+    pub fn pairs<'a>(&'a self, gradients: &'a GradStore) -> Result<Vec<(&'a Slot<M>, &'a Tensor)>> {
+        self.0.iter().map(|slot| Ok((slot, slot.gradient(gradients)?))).collect()
+    }
+
+    /// The gradients of all parameters and what clips them.
     ///
     /// # Errors
     /// As [`Optimizer::step`].
     pub fn gradients<'a>(&'a self, gradients: &'a GradStore, clip: Option<f64>) -> Result<Gradients<'a, M>> {
-        let pairs = self.0.iter().map(|slot| Ok((slot, slot.gradient(gradients)?)));
-        let pairs: Vec<(&Slot<M>, &Tensor)> = pairs.collect::<Result<_>>()?;
+        let pairs = self.pairs(gradients)?;
         let mut square = 0.0;
         for (_, gradient) in &pairs {
             square += squared_norm(gradient)?;
@@ -80,4 +128,16 @@ impl<M> Slot<M> {
 /// An f32 tensor of zeros beside a parameter.
 pub(super) fn zeros(parameter: &Var) -> Result<Var> {
     Ok(Var::zeros(parameter.shape(), DType::F32, parameter.device())?)
+}
+
+/// Gives named variables the values they are saved under.
+pub(super) fn refill_all<'a>(
+    variables: impl Iterator<Item = (String, &'a Var)>,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<()> {
+    for (name, variable) in variables {
+        let tensor = tensors.get(&name).with_context(|| format!("the checkpoint holds no {name}"))?;
+        refill(variable, tensor).context(name)?;
+    }
+    Ok(())
 }

@@ -14,8 +14,12 @@ pub struct Schedule {
 impl Schedule {
     /// The schedule of a training run; a warm-up longer than a tenth of a short run is cut to that.
     pub fn new(options: &Options) -> Self {
-        let warmup = options.warmup.min(options.steps.div_ceil(10));
-        Self { peak: options.lr, warmup, steps: options.steps, floor: options.final_lr }
+        Self::cosine(options.lr, options.warmup, options.steps, options.final_lr)
+    }
+
+    /// The same by its numbers; `floor` is the share of the peak at the end.
+    pub fn cosine(peak: f64, warmup: usize, steps: usize, floor: f64) -> Self {
+        Self { peak, warmup: warmup.min(steps.div_ceil(10)), steps, floor }
     }
 
     /// Learning rate of a step, counted from 0.

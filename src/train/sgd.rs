@@ -1,10 +1,12 @@
 //! Stochastic gradient descent with momentum.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Var};
+use candle_core::{DType, Tensor, Var};
 
-use super::optimizer::{Gradients, Optimizer, Slots, zeros};
+use super::optimizer::{Gradients, Optimizer, Slots, refill_all, zeros};
 
 /// `v ← μ·v + g`, `w ← w − lr·v` (Polyak's heavy ball, as in Sutskever et al., ICML 2013) with f32 memory.
 pub struct Sgd {
@@ -24,6 +26,12 @@ impl Sgd {
     }
 }
 
+impl Sgd {
+    fn memory(&self) -> impl Iterator<Item = (String, &Var)> {
+        self.slots.named("velocity", Option::as_ref)
+    }
+}
+
 impl Optimizer for Sgd {
     fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64> {
         let Gradients { pairs, norm, scale } = self.slots.gradients(gradients, clip)?;
@@ -38,5 +46,12 @@ impl Optimizer for Sgd {
             slot.parameter.set(&next.to_dtype(w.dtype())?)?;
         }
         Ok(norm)
+    }
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        self.memory().map(|(name, velocity)| (name, velocity.as_detached_tensor())).collect()
+    }
+
+    fn restore(&mut self, _steps: u64, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        refill_all(self.memory(), tensors)
     }
 }

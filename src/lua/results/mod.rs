@@ -1,6 +1,9 @@
 //! Runs, queries and reports.
 
-mod row;
+mod compare;
+mod plot;
+mod report;
+pub mod row;
 mod run;
 
 use anyhow::{Context, bail};
@@ -11,7 +14,6 @@ pub use run::{Ending, Run};
 use super::catalogue::{Class, Entry, OptionsTable};
 use super::device;
 use super::options::Options;
-use super::path::ScriptPath;
 use super::register::{Members, Registry};
 use super::show::show;
 use super::state::State;
@@ -29,26 +31,12 @@ const RUN: OptionsTable = OptionsTable {
     ],
 };
 
-const REPORT: OptionsTable = OptionsTable {
-    class: "ReportOptions",
-    fields: &[
-        (
-            "runs?",
-            "(string|Run)[]",
-            "names, ids or runs; the newest finished run of every name when left out",
-        ),
-        ("output?", "string", "the file to write, reports/report.html when left out"),
-        ("title?", "string", "title of the page"),
-    ],
-};
-
-/// Registers `lft.run`, `lft.query`, `lft.report` and the class `Run`.
+/// Registers `lft.run`, `lft.query`, `lft.report`, `lft.plot` and the classes `Run` and `Plot`.
 ///
 /// # Errors
 /// When Lua is out of memory.
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.options(&RUN);
-    registry.options(&REPORT);
     registry.function(
         Entry {
             name: "lft.run",
@@ -63,7 +51,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.function(
         Entry {
             name: "lft.query",
-            about: "Runs one SQL statement over every run; the tables are results, training and runs. \
+            about: "Runs one SQL statement over every run; the tables are results, training, benchmarks and runs. \
                     Files that cannot be read are named on standard error and left out.",
             params: &[("sql", "string", "the statement, in Polars' dialect")],
             returns: &[("table<string, any>[]", "one table a row, column name to value; null is nil")],
@@ -82,16 +70,9 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             Ok(row::tables(lua, &answer.frame)?)
         },
     )?;
-    registry.function(
-        Entry {
-            name: "lft.report",
-            about: "Writes one self-contained HTML page about several runs.",
-            params: &[("options?", "ReportOptions", "which runs, and where to")],
-            returns: &[("string", "path of the page")],
-            example: "local run = lft.run{name = \"example\"}\nrun:log{kl = 0.5}\nrun:finish()\nlocal path = os.tmpname()\nassert(lft.report{runs = {run}, output = path} == path)\nos.remove(path)",
-        },
-        |lua, options: Option<Table>| report(lua, options),
-    )?;
+    compare::register(registry)?;
+    plot::register(registry)?;
+    report::register(registry)?;
     registry.class(
         Class {
             name: "Run",
@@ -144,20 +125,7 @@ fn members(class: &mut Members<'_, Run>) {
         },
         |_, run: &Run, (name, object): (String, Value)| save(run, &name, &object),
     );
-    class.method(
-        Entry {
-            name: "Run:report",
-            about: "Writes a self-contained HTML page about the run as it stands.",
-            params: &[("path", "string", "the file to write")],
-            returns: &[("string", "the path")],
-            example: "local run, path = lft.run{name = \"example\"}, os.tmpname()\nrun:log{kl = 0.5}\nrun:report(path)\nos.remove(path)",
-        },
-        |lua, run: &Run, path: ScriptPath| {
-            run.flush()?;
-            crate::report::write_run(&State::of(lua)?.runs_dir, &run.id(), &path)?;
-            Ok(path.display().to_string())
-        },
-    );
+    class.method(report::OF_RUN, report::of_run);
     class.method(
         Entry {
             name: "Run:finish",
@@ -177,17 +145,40 @@ fn members(class: &mut Members<'_, Run>) {
     });
 }
 
+/// The newest open run of the script, or a new one where it has none.
+///
+/// # Errors
+/// When the new run's folder cannot be made.
+pub fn current(lua: &Lua) -> anyhow::Result<Run> {
+    State::of(lua)?.open_run().map_or_else(|| start(lua, None), Ok)
+}
+
 fn start(lua: &Lua, options: Option<Table>) -> anyhow::Result<Run> {
     let options = Options::read(lua, options, &RUN)?;
+    let name = options.or("name", State::of(lua)?.script_name())?;
+    let recorded = match options.get::<Value>("options")? {
+        Some(table) => named_values(lua, table).context("option 'options'")?,
+        None => serde_json::Map::new(),
+    };
+    open(lua, name, options.or("tags", Vec::new())?, recorded)
+}
+
+/// Starts a run that the host ends if nobody else does; `options` are recorded beside the script's flags.
+///
+/// # Errors
+/// When its folder cannot be made.
+pub fn open(
+    lua: &Lua,
+    name: String,
+    tags: Vec<String>,
+    options: serde_json::Map<String, serde_json::Value>,
+) -> anyhow::Result<Run> {
     let state = State::of(lua)?;
-    let stem = state.script.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let mut recorded: serde_json::Map<_, _> = state.flags().into_iter().collect();
-    if let Some(table) = options.get::<Value>("options")? {
-        recorded.extend(named_values(lua, table).context("option 'options'")?);
-    }
+    recorded.extend(options);
     let info = RunInfo {
-        name: options.or("name", stem.unwrap_or_else(|| "script".to_owned()))?,
-        tags: options.or("tags", Vec::new())?,
+        name,
+        tags,
         script: Some(state.script.display().to_string()),
         script_text: Some(state.source.clone()),
         arguments: state.args.clone(),
@@ -245,22 +236,4 @@ fn save(run: &Run, name: &str, object: &Value) -> anyhow::Result<String> {
 
 fn member(data: &AnyUserData) -> Option<Function> {
     data.get::<Option<Function>>("save").ok().flatten()
-}
-
-fn report(lua: &Lua, options: Option<Table>) -> anyhow::Result<String> {
-    let options = Options::read(lua, options, &REPORT)?;
-    let state = State::of(lua)?;
-    state.flush_runs()?;
-    let runs = options.or("runs", Vec::<Value>::new())?;
-    let names: Vec<String> = runs
-        .iter()
-        .map(|run| match run.as_userdata().and_then(|data| data.borrow::<Run>().ok()) {
-            Some(run) => Ok(run.id()),
-            None => Ok(run.to_string()?),
-        })
-        .collect::<anyhow::Result<_>>()?;
-    let output = ScriptPath::new(lua, options.or("output", "reports/report.html".to_owned())?)?;
-    let title = options.get::<String>("title")?;
-    crate::report::compile(&state.runs_dir, &names, &output, title.as_deref())?;
-    Ok(output.display().to_string())
 }

@@ -40,12 +40,25 @@ impl Run {
         self.lock().log_training(row)
     }
 
+    /// Adds a row to the table `benchmarks`: one timed piece of work.
+    ///
+    /// # Errors
+    /// As [`results::Run::log_benchmark`].
+    pub fn log_benchmark(&self, row: Row) -> anyhow::Result<()> {
+        self.lock().log_benchmark(row)
+    }
+
     /// Writes what was logged so far.
     ///
     /// # Errors
     /// As [`results::Run::flush`].
     pub fn flush(&self) -> anyhow::Result<()> {
         self.lock().flush()
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_open(&self) -> bool {
+        self.lock().record().status == Status::Running
     }
 
     /// Ends the run, unless it has ended before.

@@ -46,7 +46,7 @@ fn models_agree_with_themselves() {
 fn references_and_skips_are_those_of_the_rooms() -> anyhow::Result<()> {
     let teacher = Arc::new(Pythia::load("data/teacher", DType::F32, &Device::Cpu)?);
     let corpus = TokenSet::read(&["data/corpus/valid.txt"], teacher.tokenizer()?, 4096)?;
-    let rows: Vec<u32> = windows(&corpus, 24, Some(2))?.flatten().copied().collect();
+    let rows: Vec<u32> = windows(&corpus, 24, Some(2))?.flatten().collect();
     let ids = [Tensor::from_vec(rows, (2, 25), &Device::Cpu)?];
     let block = Block::new(6, 12, 24)?;
     let reference = Reference::new(teacher, block, &ids, |_| ())?;

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::results::{Row, Run, RunInfo, Status, Value};
+use crate::results::{RESULTS, Row, Run, RunInfo, Status, Value};
 
 /// Makes a finished run with these result rows and returns its folder.
 fn run(root: &Path, name: &str, rows: Vec<Row>) -> PathBuf {
@@ -101,6 +101,17 @@ fn rows_of_several_runs_are_counted() {
     let count = |sql: &str| ask(root.path(), sql).get(0, 0);
     assert_eq!(count("SELECT COUNT(*) AS n FROM results"), Value::Int(3));
     assert_eq!(count("SELECT COUNT(*) AS n FROM results WHERE kl > 0.75"), Value::Int(2));
+    assert_eq!(count("SELECT COUNT(*) AS n FROM results WHERE run = 'a'"), Value::Int(2));
+    assert_eq!(
+        count("SELECT COUNT(*) AS n FROM results r JOIN training t ON r.run_id = t.run_id"),
+        Value::Int(3)
+    );
+    run(root.path(), "b", vec![measured("fw", 1, 0.6)]);
+    let latest = ask(root.path(), "SELECT latest FROM results");
+    let latest: Vec<_> =
+        latest.column("latest").unwrap().iter().map(|cell| cell.as_bool().unwrap()).collect();
+    assert_eq!(latest.iter().filter(|latest| **latest).count(), 3);
+    assert_eq!(latest.len(), 4);
 }
 
 #[test]
@@ -157,7 +168,10 @@ fn mistakes_are_told_with_what_there_is() {
     let root = tempfile::tempdir().unwrap();
     run(root.path(), "a", vec![measured("fm", 1, 0.9)]);
     let error = refused(root.path(), "SELECT kl FROM result");
-    assert_eq!(error, "no table `result` (did you mean `results`?); tables: results, training, runs");
+    assert_eq!(
+        error,
+        "no table `result` (did you mean `results`?); tables: results, training, benchmarks, runs"
+    );
     let columns = "columns of results: run, run_id, latest, method, k, kl";
     for sql in [
         "SELECT methud FROM results",
@@ -178,7 +192,7 @@ fn mistakes_are_told_with_what_there_is() {
 fn tables_are_listed() {
     let root = tempfile::tempdir().unwrap();
     run(root.path(), "a", vec![]);
-    let expected: Vec<Value> = vec!["results".into(), "runs".into(), "training".into()];
+    let expected: Vec<Value> = ["benchmarks", "results", "runs", "training"].map(Value::from).into();
     assert_eq!(ask(root.path(), "SHOW TABLES").column("name").unwrap(), expected);
 }
 

@@ -23,14 +23,18 @@ fn a_run_leaves_whole_files_and_nothing_else() {
     for step in 0..3i64 {
         run.log(row("k", step)).unwrap();
         run.log_training(row("step", step)).unwrap();
+        run.log_benchmark(row("median", step)).unwrap();
         run.flush().unwrap();
     }
     run.finish(Status::Finished).unwrap();
-    assert_eq!(files(run.folder()), ["results.parquet", "run.json", "training.parquet"]);
+    assert_eq!(
+        files(run.folder()),
+        ["benchmarks.parquet", "results.parquet", "run.json", "training.parquet"]
+    );
 
     let record = RunRecord::load(&run.folder().join(RECORD)).unwrap();
     assert_eq!((record.name.as_str(), record.status), ("<script>", Status::Finished));
-    assert_eq!((record.results_rows, record.training_rows), (3, 3));
+    assert_eq!((record.results_rows, record.training_rows, record.benchmarks_rows), (3, 3, 3));
     assert!(record.id.starts_with("_script_-") && record.end.is_some());
 }
 

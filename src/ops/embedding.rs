@@ -1,0 +1,66 @@
+//! The gradient of an embedding lookup.
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+/// One-hot elements held at a time on an accelerator.
+const ONE_HOT: usize = 1 << 28;
+
+/// `dW[v] = Σ grad[i]` over the positions i whose id is v: the gradient of `W[ids]`, always in f32.
+///
+/// On an accelerator it is the product of a one-hot matrix, some rows at a time, and the gradient: candle's own
+/// scatter walks the ids one after the other there. Either way the order of the sum is fixed.
+///
+/// # Shapes
+/// `ids` (N) of u32 below `vocabulary`, `grad` (N, D), result (V, D).
+pub fn embedding_gradient(ids: &Tensor, grad: &Tensor, vocabulary: usize) -> Result<Tensor> {
+    let (rows, width) = grad.dims2()?;
+    if ids.dims() != [rows] {
+        bail!("embedding_gradient: {rows} gradients for ids of shape {:?}", ids.dims());
+    }
+    let (ids, grad) = (ids.contiguous()?, grad.contiguous()?);
+    match grad.device() {
+        Device::Cpu => {
+            let zeros = Tensor::zeros((vocabulary, width), DType::F32, grad.device())?;
+            zeros.index_add(&ids, &grad.to_dtype(DType::F32)?, 0)
+        }
+        _ => by_product(&ids, &grad, vocabulary, (ONE_HOT / vocabulary).max(1)),
+    }
+}
+
+fn by_product(ids: &Tensor, grad: &Tensor, vocabulary: usize, block: usize) -> Result<Tensor> {
+    let (rows, width) = grad.dims2()?;
+    let known = Tensor::arange(0u32, vocabulary as u32, grad.device())?.unsqueeze(1)?;
+    let mut sum = Tensor::zeros((vocabulary, width), DType::F32, grad.device())?;
+    for first in (0..rows).step_by(block) {
+        let count = block.min(rows - first);
+        let hot = known.broadcast_eq(&ids.narrow(0, first, count)?.unsqueeze(0)?)?;
+        let part = hot.to_dtype(grad.dtype())?.matmul(&grad.narrow(0, first, count)?)?;
+        sum = (sum + part.to_dtype(DType::F32)?)?;
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{agrees, random};
+
+    #[test]
+    fn both_ways_agree_with_candles_backward() -> Result<()> {
+        let weight = candle_core::Var::from_tensor(&random(&[11, 5], 1)?)?;
+        let ids = Tensor::new(&[3u32, 0, 3, 10, 7, 3, 0], &Device::Cpu)?;
+        let grad = random(&[7, 5], 2)?;
+        let store = (weight.index_select(&ids, 0)? * &grad)?.sum_all()?.backward()?;
+        let Some(expected) = store.get(&weight) else { panic!("no gradient") };
+        agrees(&embedding_gradient(&ids, &grad, 11)?, expected, 1e-6)?;
+        agrees(&by_product(&ids, &grad, 11, 3)?, expected, 1e-6)
+    }
+
+    #[test]
+    fn ids_and_gradients_must_pair() -> Result<()> {
+        let ids = Tensor::new(&[1u32], &Device::Cpu)?;
+        let error = embedding_gradient(&ids, &random(&[2, 3], 1)?, 4).unwrap_err().to_string();
+        assert!(error.contains("2 gradients"), "{error}");
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! Loss and gradient of a language model, with the logits made some rows at a time.
+
+use anyhow::{Context, Result, ensure};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
+
+use crate::ops;
+use crate::pythia::Pythia;
+
+/// Logits held at a time: a matrix of all B·T × V would be the largest tensor of a step by far.
+const LOGITS: usize = 1 << 25;
+
+/// The mean next-token cross-entropy of a batch in nats, times `weight`: a scalar on the model's device, and its
+/// gradient. The weight is the batch's share where several batches make one step.
+///
+/// The model's weights are f32 variables; layers compute in `dtype` on casts of them, and every gradient arrives at
+/// the variables in f32. Forward and backward run in three pieces joined by hand: the embedding, whose gradient is
+/// [`ops::embedding_gradient`]; the layers, on candle's graph; and the head, row block by row block.
+///
+/// # Shapes
+/// `ids` (B, T + 1) on the CPU: the first T tokens of a row are read, the last T predicted.
+///
+/// # Errors
+/// Rows of fewer than two tokens, and ids outside the vocabulary.
+pub fn language_gradient(
+    master: &Pythia,
+    dtype: DType,
+    ids: &Tensor,
+    weight: f64,
+) -> Result<(Tensor, GradStore)> {
+    let tokens = ids.dim(1)?;
+    ensure!(tokens >= 2, "training windows need at least two tokens, these have {tokens}");
+    let read = ids.narrow(1, 0, tokens - 1)?;
+    let model = master.map(|weight| weight.to_dtype(dtype))?;
+
+    let x0 = Var::from_tensor(&model.embed(&read)?.detach())?;
+    let (layers, width) = (model.layers().len(), model.config.hidden_size);
+    let last = model.final_norm(&model.run(x0.as_tensor(), 0, layers)?)?.reshape(((), width))?;
+
+    let next = ids.narrow(1, 1, tokens - 1)?.flatten_all()?.to_device(model.device())?;
+    let head = head(model.unembed_weight(), &last.detach(), &next, weight)?;
+
+    // The gradient of ⟨last, c⟩ with respect to `last` is c itself.
+    let mut gradients = (&last * &head.input)?.sum_all()?.backward()?;
+    let grad = gradients.remove(&x0).context("the embedding received no gradient")?;
+    let read = read.flatten_all()?.to_device(model.device())?;
+    let embedding = ops::embedding_gradient(&read, &grad.reshape(((), width))?, model.config.vocab_size)?;
+    if model.config.tie_word_embeddings {
+        gradients.insert(master.embed_weight(), (embedding + head.weight)?);
+    } else {
+        gradients.insert(master.embed_weight(), embedding);
+        gradients.insert(master.unembed_weight(), head.weight);
+    }
+    Ok((head.loss, gradients))
+}
+
+/// What the unembedding contributes.
+struct Head {
+    /// The weighted mean cross-entropy, a scalar in f32.
+    loss: Tensor,
+    /// (N, D), in the input's dtype.
+    input: Tensor,
+    /// (V, D), f32.
+    weight: Tensor,
+}
+
+/// # Shapes
+/// `weight` (V, D), `input` (N, D), `next` (N).
+fn head(weight: &Tensor, input: &Tensor, next: &Tensor, share: f64) -> Result<Head> {
+    let (rows, vocabulary) = (input.dim(0)?, weight.dim(0)?);
+    let leaf = Var::from_tensor(&weight.detach())?;
+    let device = input.device();
+    let mut loss = Tensor::zeros((), DType::F32, device)?;
+    let mut sum = Tensor::zeros(weight.shape(), DType::F32, device)?;
+    let mut inputs = Vec::new();
+    let block = (LOGITS / vocabulary).max(1);
+    for first in (0..rows).step_by(block) {
+        let count = block.min(rows - first);
+        let x = Var::from_tensor(&input.narrow(0, first, count)?)?;
+        let logits = ops::linear(&x, &leaf, None)?.to_dtype(DType::F32)?;
+        let nats = ops::cross_entropy(&logits, &next.narrow(0, first, count)?)?;
+        let part = (nats.sum_all()? * (share / rows as f64))?;
+        let mut gradients = part.backward()?;
+        loss = (loss + part.detach())?;
+        let d_weight = gradients.remove(&leaf).context("the unembedding received no gradient")?;
+        sum = (sum + d_weight.to_dtype(DType::F32)?)?;
+        inputs.push(gradients.remove(&x).context("the final norm received no gradient")?);
+    }
+    Ok(Head { loss, input: Tensor::cat(&inputs, 0)?, weight: sum })
+}
