@@ -1,6 +1,8 @@
 //! The activations of GPT-NeoX checkpoints.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use std::f64::consts::FRAC_2_PI;
+
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::kernel::{self, GRAIN, elements, with_elements};
@@ -38,6 +40,12 @@ impl Activation {
 
     fn composed(self, x: &Tensor) -> Result<Tensor> {
         match self {
+            // candle's own slopes of these two have constants of six digits.
+            Self::Gelu if x.dtype() == DType::F64 => ((x / 2f64.sqrt())?.erf()? + 1.0)? * (x * 0.5)?,
+            Self::GeluNew | Self::GeluFast if x.dtype() == DType::F64 => {
+                let cubic = (x + (x.powf(3.0)? * 0.044_715)?)?;
+                ((cubic * FRAC_2_PI.sqrt())?.tanh()? + 1.0)? * (x * 0.5)?
+            }
             Self::Gelu => x.gelu_erf(),
             Self::GeluNew | Self::GeluFast => x.gelu(),
             Self::Relu => x.relu(),

@@ -73,10 +73,16 @@ impl Session {
 
 /// Whether Lua expects more lines.
 pub fn is_unfinished(lua: &Lua, code: &str) -> bool {
-    let unfinished = |chunk: mlua::Result<Function>| {
-        matches!(chunk, Err(mlua::Error::SyntaxError { incomplete_input: true, .. }))
-    };
-    as_expression(lua, code).is_err() && unfinished(load(lua, code))
+    let mut unfinished = false;
+    for chunk in [as_expression(lua, code), load(lua, code)] {
+        match chunk {
+            Ok(_) => return false,
+            Err(error) => {
+                unfinished |= matches!(error, mlua::Error::SyntaxError { incomplete_input: true, .. });
+            }
+        }
+    }
+    unfinished
 }
 
 fn as_expression(lua: &Lua, code: &str) -> mlua::Result<Function> {

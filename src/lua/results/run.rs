@@ -115,7 +115,9 @@ impl Ending {
             Some(Ended::Interrupted) => Status::Interrupted,
             Some(Ended::Exit(_) | Ended::Memory(_) | Ended::Time(_)) | None => Status::Failed,
         };
-        Self { status, reason: Some(ScriptError::new(error).message) }
+        let reason =
+            Ended::of(error).map_or_else(|| ScriptError::new(error).message, |ended| ended.to_string());
+        Self { status, reason: Some(reason) }
     }
 }
 

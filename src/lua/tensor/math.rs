@@ -8,7 +8,7 @@ use super::arithmetic::{Operator, apply, negative, real};
 use super::handle::{Handle, Operand};
 use crate::lua::catalogue::Entry;
 use crate::lua::register::Members;
-use crate::ops;
+use crate::ops::{self, Activation};
 
 macro_rules! unary {
     ($class:expr, $name:literal, $about:literal, $function:expr, $example:literal) => {
@@ -103,10 +103,11 @@ pub fn members(class: &mut Members<'_, Handle>) {
         },
         |_, this: &Handle, approximate: Option<String>| {
             let tensor = real(&this.get()?)?;
-            Ok(Handle::new(match approximate.as_deref() {
-                Some("tanh") => tensor.gelu()?,
-                _ => tensor.gelu_erf()?,
-            }))
+            let gelu = match approximate.as_deref() {
+                Some("tanh") => Activation::GeluNew,
+                _ => Activation::Gelu,
+            };
+            Ok(Handle::new(gelu.apply(&tensor)?))
         },
     );
     class.method(
