@@ -29,6 +29,7 @@ local options = lft.options{
 local teacher = lft.pythia.load(options.teacher)
 local train = lft.data.text(options.train, {tokenizer = teacher.tokenizer, seq_len = options.seq_len})
 local valid = lft.data.text(options.valid, {tokenizer = teacher.tokenizer, seq_len = options.window})
+---@type integer, integer
 local first, last = options.block[1], options.block[2]
 local block_name = ("{%d,%d}"):format(first, last)
 
@@ -75,6 +76,7 @@ local function better(a, b)
 end
 
 --- How many consecutive layers to skip: a few, and the whole block.
+---@return integer[]
 local function skip_counts()
   local counts, layers = {}, last - first
   for _, count in ipairs{1, 2, 3, 4, 6} do

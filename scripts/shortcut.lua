@@ -26,6 +26,7 @@ local text = {tokenizer = teacher.tokenizer, seq_len = options.seq_len}
 local train, valid = lft.data.text(options.train, text), lft.data.text(options.valid, text)
 
 --- One midpoint step of length d from time t; both (B).
+---@return Tensor
 local function midpoint(u, x, t, d)
   local length = d:reshape(-1, 1, 1)
   return x + length * u(x + length / 2 * u(x, t), t + d / 2)

@@ -13,17 +13,19 @@
 //! | [`data`] | tokenized text and seeded sampling |
 //! | [`flow`] | velocity field, flow matching, flow walking, student, recoupling |
 //! | [`eval`] | KL, NMSE, perplexity, skip baselines |
+//! | [`rivals`] | other ways to make a model shallower |
 //! | [`train`] | optimizer, schedule, trainer loop |
 //! | [`results`] | run folders, Parquet tables, SQL |
 //! | [`bench`] | timing: samples, robust statistics, comparisons, baselines |
 //! | [`sweep`] | the points of a sweep, and which are finished |
 //! | [`report`] | charts and the HTML page |
+//! | [`live`] | looking at a run while it goes on |
 //! | [`lua`] | the scripting host |
 //! | [`cli`] | one file a subcommand |
 //!
 //! Beside the rooms stand tools that any of them may take: [`atomic`] writes files whole, [`nearest`] guesses
 //! what a misspelt name was meant to be, [`device`] opens devices by name, [`console`] writes to a terminal
-//! that may have gone away, and [`meter`] shows progress on it.
+//! that may have gone away, [`meter`] shows progress on it, and [`heap`] counts what lives on the heap.
 
 pub mod atomic;
 pub mod bench;
@@ -33,6 +35,8 @@ pub mod data;
 pub mod device;
 pub mod eval;
 pub mod flow;
+pub mod heap;
+pub mod live;
 pub mod lua;
 pub mod meter;
 pub mod nearest;
@@ -41,5 +45,6 @@ pub mod ops;
 pub mod pythia;
 pub mod report;
 pub mod results;
+pub mod rivals;
 pub mod sweep;
 pub mod train;

@@ -35,7 +35,7 @@ impl Meter {
     ///
     /// # Errors
     /// None in practice: the template of the bar is fixed.
-    pub fn start(
+    pub fn new(
         quiet: bool,
         total: u64,
         label: &str,

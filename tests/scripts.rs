@@ -462,12 +462,14 @@ fn the_agreement_of_walks_is_trained_and_logged() {
     assert_eq!(rows, "weight,k\n0.0,1\n0.0,2\n0.5,1\n0.5,2\n");
 }
 
+/// 100 MiB at a time. A loop that keeps what it should free is at 1 GiB after ten rounds, so thirty show what a
+/// thousand would, which take minutes.
 #[cfg(target_os = "linux")]
 #[test]
 fn temporaries_of_a_loop_are_freed_while_it_runs() {
     let desk = Desk::new();
     let stdout = desk.well(
-        "for i = 1, 100 do
+        "for i = 1, 30 do
            local t = lft.zeros({25 << 20})
            t = t + i
          end
@@ -475,4 +477,65 @@ fn temporaries_of_a_loop_are_freed_while_it_runs() {
          print(tonumber(status:match('VmHWM:%s*(%d+) kB')) < 1 << 20)",
     );
     assert_eq!(stdout, "true\n");
+}
+
+#[test]
+fn errors_inside_a_field_carry_the_scripts_traceback() {
+    let field = "local function field(x, t)
+  local bad = FAIL
+  return x
+end
+local function integrate()
+  local x1 = lft.ode.solve(field, START, {METHOD})
+  return x1
+end
+integrate()";
+    let starts = ["1", "{1, 2}", "lft.ones({2})"];
+    let methods = ["method = 'rk4', steps = 2", "method = 'tsit5'"];
+    let failures = [("error('no field here')", "no field here"), ("lft.zeros('x')", "lft.zeros: argument 1")];
+    for (start, method) in starts.into_iter().flat_map(|start| methods.map(|method| (start, method))) {
+        for (fail, says) in failures {
+            let desk = Desk::new();
+            let code = field.replace("FAIL", fail).replace("START", start).replace("METHOD", method);
+            let (status, _, stderr) = desk.run(&code);
+            assert_eq!(status, 1, "{stderr}");
+            assert_one_clear_line(&stderr, "script.lua:3: ", says);
+            let traceback: Vec<&str> = stderr.lines().filter(|line| line.contains("script.lua:")).collect();
+            assert!(traceback[1].contains("script.lua:3: in "), "{stderr}");
+            assert!(traceback.iter().any(|line| line.contains("script.lua:7: in ")), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn tracebacks_are_there_for_handlers_of_ones_own() {
+    let desk = Desk::new();
+    let stdout = desk.well(
+        "local function inner() lft.zeros('x') end
+         local ok, text = xpcall(inner, debug.traceback)
+         print(ok, text:match('^script.lua:2: lft.zeros'), text:match('script.lua:2: in '), text:find('%[string') )
+         print(debug.traceback('here'):match('^here\\nstack traceback:\\n\\tscript.lua:5: in main chunk'))
+         print(debug.traceback({}) ~= nil, require('debug') == debug)",
+    );
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines[0], "false\tscript.lua:2: lft.zeros\tscript.lua:2: in \tnil");
+    assert!(lines[1].starts_with("here") && lines.last() == Some(&"true\ttrue"), "{stdout}");
+}
+
+/// What the system makes of `./script.lua -- --steps 5` when the script begins with this line.
+#[cfg(unix)]
+#[test]
+fn a_first_line_makes_a_script_a_program() {
+    let desk = Desk::new();
+    let line = "-S lft --quiet --device cpu run";
+    desk.write(
+        "script.lua",
+        format!("#!/usr/bin/env {line}\nprint(require('lft').options{{steps = 3}}.steps, arg[0])"),
+    );
+    let program = Path::new(assert_cmd::cargo::cargo_bin!("lft"));
+    let path = std::env::join_paths([program.parent().unwrap()]).unwrap();
+    let mut command = Command::new("/usr/bin/env");
+    let arguments = [line, "script.lua", "--", "--steps", "5"];
+    let (status, stdout, stderr) = output(command.current_dir(desk.0.path()).env("PATH", path), &arguments);
+    assert_eq!((status, stdout.as_str(), stderr.as_str()), (0, "5\tscript.lua\n", ""));
 }

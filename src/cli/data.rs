@@ -111,7 +111,7 @@ fn run(global: &Global, arguments: &PrepareArguments) -> Result<()> {
             }
             let label = if progress.stage == Stage::Checking { "checking inputs" } else { "tokenizing" };
             let patience = if progress.stage == Stage::Checking { PATIENCE } else { Duration::ZERO };
-            let bar = Meter::start(global.quiet, progress.total_bytes, label, ("bytes", 1), patience)?;
+            let bar = Meter::new(global.quiet, progress.total_bytes, label, ("bytes", 1), patience)?;
             meter = Some((progress.stage, bar));
         }
         if let Some((_, meter)) = &meter {

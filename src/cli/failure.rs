@@ -29,8 +29,9 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 /// Runs the program and turns what it returns into an exit code: 0 for success, 1 for an error, which is
-/// printed with its causes, 2 for wrong usage, 3 for a benchmark that became slower than its baseline, 70 for a panic, 130 after Ctrl-C, and what a script gave to
-/// `os.exit`.
+/// printed with its causes, 2 for wrong usage, 3 for a benchmark that became slower than its baseline, 70 for a panic,
+/// 124 and 125 at a limit on time and memory, 130 after
+/// Ctrl-C, and what a script gave to `os.exit`.
 pub fn catch(program: impl FnOnce() -> Result<()>) -> ExitCode {
     match panic::catch_unwind(AssertUnwindSafe(program)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -48,7 +49,7 @@ pub fn catch(program: impl FnOnce() -> Result<()>) -> ExitCode {
 /// The exit code for an error, and whether the user needs to be told of it.
 fn ending(error: &Error) -> (u8, bool) {
     match error.downcast_ref::<Ended>() {
-        Some(ended) => (ended.code(), *ended == Ended::Interrupted),
+        Some(ended) => (ended.code(), !matches!(ended, Ended::Exit(_))),
         None if error.is::<UsageError>() => (USAGE, true),
         None if error.is::<Regressed>() => (REGRESSED, true),
         None => (FAILED, true),
@@ -75,6 +76,7 @@ fn describe_panic(info: &PanicHookInfo) -> String {
 mod tests {
     use super::*;
     use anyhow::{Context, anyhow};
+    use std::time::Duration;
 
     #[test]
     fn causes_stand_in_one_line_and_none_twice() {
@@ -96,6 +98,8 @@ mod tests {
         assert_eq!(code(|| Err(UsageError("no").into())), expected(2));
         assert_eq!(code(|| Err(Ended::Exit(3).into())), expected(3));
         assert_eq!(code(|| Err(Ended::Interrupted.into())), expected(130));
+        assert_eq!(code(|| Err(Ended::Time(Duration::from_secs(1)).into())), expected(124));
+        assert_eq!(code(|| Err(Ended::Memory(1 << 20).into())), expected(125));
         assert_eq!(code(|| panic!("a bug")), expected(70));
     }
 

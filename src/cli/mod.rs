@@ -2,9 +2,13 @@
 //!
 //! Tables and other results go to standard output; progress, notes, warnings and errors to standard error.
 
+mod ask;
+mod compact;
 mod data;
+mod export;
 mod failure;
 mod info;
+mod limits;
 mod output;
 mod query;
 mod repl;
@@ -12,6 +16,7 @@ mod report;
 mod run;
 mod runs;
 mod types;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -36,12 +41,14 @@ Examples:
   lft run scripts/ablate_steps.lua
   lft run scripts/ablate_steps.lua --seed 7 --device cpu -- --steps 500
   lft query \"SELECT method, k, kl FROM results WHERE run = 'ablate_steps' ORDER BY kl LIMIT 5\"
+  lft runs --sort kl_best
   lft report --runs ablate_steps --output report.html
+  lft watch
   lft info data/teacher
   lft types .
   lft data prepare corpus.txt --tokenizer data/teacher --output tokens
 
-Exit codes: 0 success, 1 error, 2 wrong usage, 3 a benchmark became slower than its baseline,\n70 internal error, 130 interrupted; a script may set its own with os.exit.";
+Exit codes: 0 success, 1 error, 2 wrong usage, 3 a benchmark became slower than its baseline,\n70 internal error, 124 time limit, 125 memory limit, 130 interrupted; a script may set its own with os.exit.";
 
 /// A laboratory for the Latent Flow Transformer: replace a block of a language model's layers by one
 /// learned flow, scripted in Lua.
@@ -78,9 +85,12 @@ enum Command {
     Query(query::Arguments),
     Report(report::Arguments),
     Runs(runs::Arguments),
+    Compact(compact::Arguments),
+    Export(export::Arguments),
     Info(info::Arguments),
     Types(types::Arguments),
     Data(data::Arguments),
+    Watch(watch::Arguments),
 }
 
 impl Cli {
@@ -96,9 +106,12 @@ impl Cli {
             Command::Query(arguments) => query::execute(global, arguments),
             Command::Report(arguments) => report::execute(global, arguments),
             Command::Runs(arguments) => runs::execute(global, arguments),
+            Command::Compact(_) => compact::execute(global),
+            Command::Export(arguments) => export::execute(global, &arguments),
             Command::Info(arguments) => info::execute(global, arguments),
             Command::Types(arguments) => types::execute(global, arguments),
             Command::Data(arguments) => data::execute(global, arguments),
+            Command::Watch(arguments) => watch::execute(global, arguments),
         }
     }
 }

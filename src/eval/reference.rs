@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
 use super::metrics::squared_error;
-use crate::flow::{Block, Integration, Skip, Student};
+use crate::flow::{Block, EarlyExit, Integration, Skip, Student};
 use crate::ops;
 use crate::pythia::Pythia;
 
@@ -24,8 +24,10 @@ pub struct Metrics {
     pub ppl: f64,
     /// Perplexity of the teacher on the same tokens.
     pub teacher_ppl: f64,
-    /// Velocity evaluations of one window.
+    /// Velocity evaluations of one window, the most that any batch took.
     pub nfe: usize,
+    /// Velocity evaluations of a token, on average; below `nfe` where tokens stop early.
+    pub mean_nfe: f64,
     /// Tokens the KL is a mean over.
     pub tokens: usize,
 }
@@ -106,13 +108,13 @@ impl Reference {
     }
 
     /// Evaluates any replacement of the block: `transport` carries latents (B, T, D) from boundary m to n
-    /// and tells how many velocity evaluations that took.
+    /// and tells how many velocity evaluations a token took.
     ///
     /// # Errors
     /// Those of `transport`, and latents of another shape.
-    pub fn evaluate(&self, mut transport: impl FnMut(&Tensor) -> Result<(Tensor, usize)>) -> Result<Metrics> {
+    pub fn evaluate(&self, mut transport: impl FnMut(&Tensor) -> Result<(Tensor, f64)>) -> Result<Metrics> {
         let (mut kl, mut nats, mut tokens) = (0.0, 0.0, 0);
-        let (mut error, mut energy, mut evaluations) = (0.0, 0.0, 0);
+        let (mut error, mut energy, mut most, mut evaluations) = (0.0, 0.0, 0f64, 0.0);
         for batch in &self.batches {
             let (x1, nfe) = transport(&batch.x0)?;
             ensure!(
@@ -122,7 +124,8 @@ impl Reference {
                 batch.x1.dims()
             );
             let (e, n) = squared_error(&x1, &batch.x1)?;
-            (error, energy, evaluations) = (error + e, energy + n, evaluations.max(nfe));
+            (error, energy) = (error + e, energy + n);
+            (most, evaluations) = (most.max(nfe), evaluations + nfe * batch.rows() as f64);
             let last = self.last(&x1)?;
             for (first, rows) in blocks(batch.rows()) {
                 let student = self.logits(&last, first, rows)?;
@@ -136,7 +139,8 @@ impl Reference {
             nmse: error / energy,
             ppl: (nats / tokens as f64).exp(),
             teacher_ppl: self.teacher_ppl(),
-            nfe: evaluations,
+            nfe: most.ceil() as usize,
+            mean_nfe: evaluations / tokens as f64,
             tokens,
         })
     }
@@ -146,16 +150,30 @@ impl Reference {
     /// # Errors
     /// If it replaces another block, or the solver fails.
     pub fn student(&self, student: &Student, integration: &Integration) -> Result<Metrics> {
+        self.check(student)?;
+        self.evaluate(|x0| {
+            let (x1, stats) = student.transport(x0, integration)?;
+            Ok((x1, stats.nfe as f64))
+        })
+    }
+
+    /// Evaluates a student whose tokens may stop early.
+    ///
+    /// # Errors
+    /// If it replaces another block.
+    pub fn student_early(&self, student: &Student, exit: &EarlyExit) -> Result<Metrics> {
+        self.check(student)?;
+        self.evaluate(|x0| student.transport_early(x0, exit))
+    }
+
+    fn check(&self, student: &Student) -> Result<()> {
         ensure!(
             student.block == self.block,
             "the student replaces block {}, these references are of block {}",
             student.block,
             self.block
         );
-        self.evaluate(|x0| {
-            let (x1, stats) = student.transport(x0, integration)?;
-            Ok((x1, stats.nfe))
-        })
+        Ok(())
     }
 
     /// Evaluates a skip baseline whose layers lie inside the block.
@@ -172,7 +190,7 @@ impl Reference {
         );
         self.evaluate(|x0| {
             let x = self.teacher.run(&x0.to_dtype(self.teacher.dtype())?, self.block.m, skip.from)?;
-            Ok((self.teacher.run(&x, end, self.block.n)?, 0))
+            Ok((self.teacher.run(&x, end, self.block.n)?, 0.0))
         })
     }
 

@@ -49,7 +49,7 @@ fn a_perfect_replacement_has_no_divergence() -> Result<()> {
     let teacher = teacher()?;
     let reference =
         Reference::new(teacher.clone(), Block::new(6, 12, 24)?, &validation(&teacher, 2)?, |_| {})?;
-    let metrics = reference.evaluate(|x0| Ok((teacher.run(x0, 6, 12)?, 7)))?;
+    let metrics = reference.evaluate(|x0| Ok((teacher.run(x0, 6, 12)?, 7.0)))?;
     assert!(metrics.kl.abs() < 1e-6 && metrics.nmse < 1e-12, "{metrics:?}");
     assert_eq!((metrics.nfe, metrics.tokens), (7, 512));
     assert!((metrics.ppl / metrics.teacher_ppl - 1.0).abs() < 1e-6);

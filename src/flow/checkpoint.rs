@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::{Block, VelocityField};
+use super::{Block, Extras, VelocityField};
 use crate::atomic;
 use crate::pythia::{Config, Pythia};
 
@@ -19,6 +19,8 @@ const FORMAT: u32 = 1;
 struct Description {
     format: u32,
     block: Block,
+    #[serde(default)]
+    extras: Extras,
     teacher: Config,
 }
 
@@ -31,7 +33,12 @@ impl VelocityField {
         fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let tensors = self.parameters().iter().map(|(name, v)| (name.clone(), v.as_tensor().clone()));
         atomic::write_tensors(&folder.join(WEIGHTS), tensors, None)?;
-        let description = Description { format: FORMAT, block: self.block(), teacher: teacher.clone() };
+        let description = Description {
+            format: FORMAT,
+            block: self.block(),
+            extras: self.extras(),
+            teacher: teacher.clone(),
+        };
         atomic::write(&folder.join(DESCRIPTION), |file| Ok(serde_json::to_writer_pretty(file, &description)?))
     }
 
@@ -55,7 +62,7 @@ impl VelocityField {
         let path = folder.join(WEIGHTS);
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        Self::assemble(&teacher.config, block, teacher.device(), |name, shape| {
+        Self::assemble(&teacher.config, block, description.extras, teacher.device(), |name, shape| {
             let Some(tensor) = tensors.get(name) else { bail!("{} holds no {name}", path.display()) };
             ensure!(
                 tensor.dims() == shape,

@@ -5,7 +5,6 @@ use candle_core::{DType, Tensor};
 use candle_nn::kv_cache::KvCache;
 
 use super::{Integration, Student};
-use crate::ode;
 use crate::pythia::cache::layer_cache;
 use crate::pythia::{Cache, Decoder};
 
@@ -50,12 +49,10 @@ impl Decoder for StudentDecoder<'_> {
             evaluation += 1;
             self.student.velocity.at_cached(x, t, memory)
         };
-        let options = ode::Options {
-            method: self.integration.method,
-            steps: Some(self.integration.steps.unwrap_or(1)),
-            ..ode::Options::default()
-        };
-        let x1 = ode::solve(field, &x0.to_dtype(DType::F32)?, &options)?.x1.to_dtype(dtype)?;
+        let steps = Some(self.integration.steps.unwrap_or(1));
+        let integration = Integration { steps, ..self.integration };
+        let (x1, _) = integration.run(&self.student.velocity, field, &x0.to_dtype(DType::F32)?)?;
+        let x1 = x1.to_dtype(dtype)?;
         let layers = teacher.config.num_hidden_layers;
         let x = teacher.run_cached(&x1, block.n, layers, &mut cache.layers)?;
         Ok(teacher.head(&x.narrow(1, x.dim(1)? - 1, 1)?)?.flatten_all()?)

@@ -3,9 +3,11 @@
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
+
+use crate::pythia::Config;
 
 /// Initialisation of a velocity field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +32,38 @@ impl FromStr for Init {
 }
 
 /// A tensor of independent normal values with mean 0.
-pub(super) fn normal(rng: &mut ChaCha8Rng, shape: &[usize], std: f64, device: &Device) -> Result<Tensor> {
+fn normal(rng: &mut ChaCha8Rng, shape: &[usize], std: f64, device: &Device) -> Result<Tensor> {
     let normal = Normal::new(0.0, std as f32)?;
     let values: Vec<f32> = normal.sample_iter(rng).take(shape.iter().product()).collect();
     Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+/// Weight matrices are normal with the teacher's initial deviation (the time MLP and what reads it with DiT's
+/// 0.02), norms are one, biases zero; the adaLN projection is zero but for the gates' bias. Low-rank updates
+/// start at zero, since their `up` does.
+pub(super) fn initial(
+    name: &str,
+    shape: &[usize],
+    gate: f64,
+    config: &Config,
+    rng: &mut ChaCha8Rng,
+    device: &Device,
+) -> Result<Tensor> {
+    let zeros = || Tensor::zeros(shape, DType::F32, device);
+    Ok(match name {
+        "adaln.weight" => zeros()?,
+        "adaln.bias" => {
+            let d = shape[0] / 6;
+            let values = (0..6 * d).map(|i| if i < 4 * d { 0.0 } else { gate as f32 }).collect();
+            Tensor::from_vec(values, shape, device)?
+        }
+        "low_rank.scale.bias" => Tensor::ones(shape, DType::F32, device)?,
+        _ if name.ends_with("layernorm.weight") => Tensor::ones(shape, DType::F32, device)?,
+        _ if name.ends_with(".bias") || name.ends_with(".up") || name == "times.lengths" => zeros()?,
+        _ if name.ends_with(".down") => normal(rng, shape, (shape[1] as f64).powf(-0.5), device)?,
+        _ if name.starts_with("time.") || name == "low_rank.scale.weight" => {
+            normal(rng, shape, 0.02, device)?
+        }
+        _ => normal(rng, shape, config.initializer_range, device)?,
+    })
 }

@@ -3,10 +3,18 @@
 
 mod block;
 mod checkpoint;
+mod distillation;
+mod early_exit;
+mod export;
+mod extras;
 mod field;
 mod generate;
 mod init;
+mod integration;
+mod learned_times;
+mod lowrank;
 mod matching;
+mod path;
 pub mod recoupling;
 mod skip;
 mod student;
@@ -17,12 +25,17 @@ mod velocity;
 mod walking;
 
 pub use block::Block;
+pub use distillation::{divergence, language_loss, teacher_logits};
+pub use early_exit::EarlyExit;
+pub use extras::Extras;
 pub use field::Field;
 pub use generate::StudentDecoder;
 pub use init::Init;
+pub use integration::Integration;
 pub use matching::{matching_loss, regression_loss, uniform_times};
+pub use path::{path_loss, uniform_layers};
 pub use recoupling::{Recoupling, recoupling};
 pub use skip::Skip;
-pub use student::{Integration, Student};
+pub use student::Student;
 pub use velocity::VelocityField;
-pub use walking::{hybrid_loss, walk, walk_times, walking_loss};
+pub use walking::{equal_times, hybrid_loss, walk, walk_times, walking_loss};

@@ -5,29 +5,9 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
-use super::{Block, VelocityField};
-use crate::ode::{self, Method, Stats};
+use super::{Block, Integration, VelocityField};
+use crate::ode::Stats;
 use crate::pythia::Pythia;
-
-/// How the flow is integrated from t = 0 to t = 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Integration {
-    /// The solver.
-    pub method: Method,
-    /// Equal steps k; with `None` an adaptive solver chooses its own.
-    pub steps: Option<usize>,
-    /// Relative tolerance of an adaptive solver.
-    pub rtol: f64,
-    /// Absolute tolerance of an adaptive solver.
-    pub atol: f64,
-}
-
-impl Integration {
-    /// k equal steps.
-    pub fn fixed(method: Method, steps: usize) -> Self {
-        Self { method, steps: Some(steps), rtol: 1e-3, atol: 1e-5 }
-    }
-}
 
 /// Teacher layers 0..m, the flow from 0 to 1, teacher layers n..L, final norm and head.
 #[derive(Clone)]
@@ -72,16 +52,10 @@ impl Student {
     /// # Shapes
     /// `x0` (B, T, D), result the same.
     pub fn transport(&self, x0: &Tensor, integration: &Integration) -> Result<(Tensor, Stats)> {
-        let options = ode::Options {
-            method: integration.method,
-            steps: integration.steps,
-            rtol: integration.rtol,
-            atol: integration.atol,
-            ..ode::Options::default()
-        };
         let x0 = x0.to_dtype(DType::F32)?;
-        let solution = ode::solve(|x: &Tensor, t| self.velocity.at(x, t), &x0, &options)?;
-        Ok((solution.x1.detach(), solution.stats))
+        let u = &self.velocity;
+        let (x1, stats) = integration.run(u, |x, t| u.at(x, t), &x0)?;
+        Ok((x1.detach(), stats))
     }
 
     /// The residual stream in front of the final norm.

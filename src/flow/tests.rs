@@ -1,5 +1,7 @@
 //! The science of the room as assertions.
 
+mod extras;
+
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -30,11 +32,17 @@ fn teacher(parallel: bool) -> Result<Pythia> {
 /// A field whose every weight, the adaLN projection included, is away from zero.
 fn trained(teacher: &Pythia, block: Block) -> Result<VelocityField> {
     let field = VelocityField::new(teacher, block, Init::Zero, None, 3)?;
+    shake(&field)?;
+    Ok(field)
+}
+
+/// Adds noise to every parameter.
+fn shake(field: &VelocityField) -> Result<()> {
     for (i, (_, var)) in field.parameters().iter().enumerate() {
         let noise = (random(var.dims(), 100 + i as u64)? * 0.3)?;
         var.set(&(var.as_tensor() + noise)?)?;
     }
-    Ok(field)
+    Ok(())
 }
 
 fn ids() -> Result<Tensor> {
@@ -102,7 +110,42 @@ fn the_walks_gradient_matches_finite_differences() -> Result<()> {
     let field = trained(&teacher, Block::new(1, 3, 4)?)?;
     let (x0, x1) = (random(&[2, 4, 16], 1)?, random(&[2, 4, 16], 2)?);
     let times = walk_times(2, 3, &mut ChaCha8Rng::seed_from_u64(5), &Device::Cpu)?;
-    let loss = || walking_loss(&field, &x0, &x1, &times, Method::Midpoint);
+    slopes_match_differences(&field, || walking_loss(&field, &x0, &x1, &times, Method::Midpoint))
+}
+
+#[test]
+fn the_divergences_gradient_matches_finite_differences() -> Result<()> {
+    for parallel in [true, false] {
+        let teacher = teacher(parallel)?;
+        let field = trained(&teacher, Block::new(1, 3, 4)?)?;
+        let x0 = teacher.hidden(&ids()?, 1)?;
+        let logits = teacher_logits(&teacher, 3, &teacher.run(&x0, 1, 3)?)?;
+        for (method, k) in [(Method::Midpoint, 1), (Method::Euler, 3)] {
+            let times = equal_times(k, &Device::Cpu)?;
+            let loss = || divergence(&teacher, 3, &walk(&field, &x0, &times, method)?, &logits);
+            slopes_match_differences(&field, loss)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_divergence_is_that_of_the_students_logits() -> Result<()> {
+    let teacher = Arc::new(teacher(true)?);
+    let field = Arc::new(trained(&teacher, Block::new(1, 3, 4)?)?);
+    let student = Student::new(teacher.clone(), field.clone())?;
+    let (p, q) = (teacher.logits(&ids()?)?, student.logits(&ids()?, &Integration::fixed(Method::Euler, 3))?);
+    let rows = |x: &Tensor| x.reshape(((), 31));
+    let expected = crate::ops::kl_divergence(&rows(&p)?, &rows(&q)?)?.mean_all()?;
+    let times = equal_times(3, &Device::Cpu)?;
+    let x0 = teacher.hidden(&ids()?, 1)?;
+    let found = divergence(&teacher, 3, &walk(field.as_ref(), &x0, &times, Method::Euler)?, &rows(&p)?)?;
+    agrees(&found, &expected, 1e-5)?;
+    Ok(())
+}
+
+/// Holds the gradient of every parameter, along a random direction, against central differences.
+fn slopes_match_differences(field: &VelocityField, loss: impl Fn() -> Result<Tensor>) -> Result<()> {
     let gradients = loss()?.backward()?;
     for (name, var) in field.parameters() {
         let direction = random(var.dims(), 77)?;

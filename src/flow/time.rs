@@ -31,6 +31,12 @@ impl Modulation {
         Ok(Self { rows: [part(0)?, part(1)?, part(2)?, part(3)?], gates })
     }
 
+    /// That of an ordinary layer: `γ = β = 0`, `α = 1`.
+    pub(super) fn plain(width: usize, device: &Device) -> Result<Self> {
+        let values: Vec<f32> = (0..6 * width).map(|i| if i < 4 * width { 0.0 } else { 1.0 }).collect();
+        Self::new(&Tensor::from_vec(values, (1, 6 * width), device)?)
+    }
+
     /// The modulated norm's scale `w⊙(1+γ)` and shift `b⊙(1+γ) + β`, both (G, D); `branch` is 0 for the
     /// attention and 1 for the MLP.
     pub(super) fn norm(&self, branch: usize, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -51,15 +57,22 @@ pub(super) struct TimeConditioning {
 }
 
 impl TimeConditioning {
-    /// `(γ, β, α)₁,₂ = Linear(SiLU(MLP(sinusoid(t))))`.
+    /// `SiLU(MLP(sinusoid(t)))`, what everything that depends on time is a linear map of.
     ///
     /// # Shapes
-    /// `t` (G) in f32.
-    pub fn forward(&self, t: &Tensor) -> Result<Modulation> {
+    /// `t` (G) in f32, result (G, D).
+    pub fn condition(&self, t: &Tensor) -> Result<Tensor> {
         let hidden = ops::linear(&sinusoid(t)?, &self.mlp_in.0, Some(&self.mlp_in.1))?;
         let hidden = ops::linear(&Activation::Silu.apply(&hidden)?, &self.mlp_out.0, Some(&self.mlp_out.1))?;
-        let projection = ops::linear(&Activation::Silu.apply(&hidden)?, &self.adaln.0, Some(&self.adaln.1))?;
-        Modulation::new(&projection)
+        Ok(Activation::Silu.apply(&hidden)?)
+    }
+
+    /// `(γ, β, α)₁,₂ = Linear(condition)`.
+    ///
+    /// # Shapes
+    /// `condition` (G, D).
+    pub fn modulation(&self, condition: &Tensor) -> Result<Modulation> {
+        Modulation::new(&ops::linear(condition, &self.adaln.0, Some(&self.adaln.1))?)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The velocity field: one Pythia layer with time conditioning (paper, section 3; DiT's adaLN-Zero).
 
+mod fold;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::kv_cache::KvCache;
@@ -7,12 +9,15 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::Block;
+use super::extras::Extras;
 use super::field::Field;
-use super::init::{Init, normal};
+use super::init::{Init, initial};
+use super::learned_times::LearnedTimes;
+use super::lowrank::LowRank;
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
 use crate::ode;
 use crate::ops;
-use crate::pythia::{Config, Layer, LayerContext, Pythia};
+use crate::pythia::{Affine, Config, Layer, LayerContext, Pythia};
 
 /// `u(x, t) = α₁⊙Attn(mod₁(x)) + α₂⊙MLP(mod₂(x))` with `mod_i(x) = LN_i(x)⊙(1+γ_i) + β_i`: a layer's
 /// output minus its input, conditioned on time. With a sequential teacher the MLP reads
@@ -21,13 +26,32 @@ use crate::pythia::{Config, Layer, LayerContext, Pythia};
 /// Weights are f32 variables; [`parameters`](Self::parameters) names them as they are saved.
 pub struct VelocityField {
     block: Block,
+    extras: Extras,
     layer: Layer,
     context: LayerContext,
-    time: TimeConditioning,
+    /// None when the field is plain.
+    time: Option<TimeConditioning>,
+    low_rank: Option<LowRank>,
+    times: Option<LearnedTimes>,
     parameters: Vec<(String, Var)>,
 }
 
+/// What the field makes of a time: one row G for each time.
+struct Conditioned {
+    modulation: Modulation,
+    /// (G, 4·r): strengths of the low-rank updates.
+    scales: Option<Tensor>,
+}
+
 impl VelocityField {
+    /// A field for a block of the teacher, as in the paper.
+    ///
+    /// # Errors
+    /// As [`extended`](Self::extended).
+    pub fn new(teacher: &Pythia, block: Block, init: Init, layer: Option<usize>, seed: u64) -> Result<Self> {
+        Self::extended(teacher, block, init, layer, seed, Extras::default())
+    }
+
     /// A field for a block of the teacher.
     ///
     /// With [`Init::Zero`] the layer's weights are drawn from the teacher's initial distribution, or copied
@@ -36,7 +60,14 @@ impl VelocityField {
     ///
     /// # Errors
     /// If `layer` lies outside the teacher.
-    pub fn new(teacher: &Pythia, block: Block, init: Init, layer: Option<usize>, seed: u64) -> Result<Self> {
+    pub fn extended(
+        teacher: &Pythia,
+        block: Block,
+        init: Init,
+        layer: Option<usize>,
+        seed: u64,
+        extras: Extras,
+    ) -> Result<Self> {
         let config = &teacher.config;
         let source = match (init, layer) {
             (Init::Zero, None) => None,
@@ -55,8 +86,12 @@ impl VelocityField {
         let gate = if init == Init::Teacher { block.layers() as f64 } else { 0.0 };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let device = teacher.device().clone();
-        Self::assemble(config, block, &device, |name, shape| match &source {
-            Some(tensors) if !name.starts_with("time.") && !name.starts_with("adaln.") => {
+        Self::assemble(config, block, extras, &device, |name, shape| match &source {
+            Some(tensors)
+                if name.starts_with("attention.")
+                    || name.starts_with("mlp.")
+                    || name.contains("layernorm") =>
+            {
                 let found = tensors.iter().find(|(own, _)| own == name);
                 let (_, tensor) = found.with_context(|| format!("the teacher's layer has no {name}"))?;
                 Ok(tensor.to_dtype(DType::F32)?.copy()?)
@@ -69,6 +104,7 @@ impl VelocityField {
     pub(super) fn assemble(
         config: &Config,
         block: Block,
+        extras: Extras,
         device: &Device,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
@@ -85,18 +121,35 @@ impl VelocityField {
             let weight = parameter(&format!("{name}.weight"), &[outputs, inputs])?;
             anyhow::Ok((weight, parameter(&format!("{name}.bias"), &[outputs])?))
         };
-        let time = TimeConditioning {
-            mlp_in: affine("time.mlp_in", d, FREQUENCIES)?,
-            mlp_out: affine("time.mlp_out", d, d)?,
-            adaln: affine("adaln", 6 * d, d)?,
+        let Extras { rank, learn_times, plain } = extras;
+        ensure!(
+            !plain || rank == 0,
+            "a plain field knows no time, which its low-rank updates would depend on"
+        );
+        let time = match plain {
+            true => None,
+            false => Some(TimeConditioning {
+                mlp_in: affine("time.mlp_in", d, FREQUENCIES)?,
+                mlp_out: affine("time.mlp_out", d, d)?,
+                adaln: affine("adaln", 6 * d, d)?,
+            }),
         };
+        let low_rank = (rank > 0).then(|| LowRank::build(config, rank, &mut parameter)).transpose()?;
+        let times = (learn_times > 0)
+            .then(|| parameter("times.lengths", &[learn_times]).map(LearnedTimes::new))
+            .transpose()?;
         let context = LayerContext::new(config, device)?;
-        Ok(Self { block, layer, context, time, parameters })
+        Ok(Self { block, extras, layer, context, time, low_rank, times, parameters })
     }
 
     /// The block this field stands for.
     pub fn block(&self) -> Block {
         self.block
+    }
+
+    /// What it has beyond the paper's field.
+    pub fn extras(&self) -> Extras {
+        self.extras
     }
 
     /// Residual width D.
@@ -114,6 +167,14 @@ impl VelocityField {
         self.parameters.iter().map(|(_, v)| v.elem_count()).sum()
     }
 
+    /// The trained times of an integration in k steps, if there are some for this k.
+    ///
+    /// # Shapes
+    /// k + 1 tensors (1).
+    pub fn learned_times(&self, k: usize) -> Option<Result<Vec<Tensor>>> {
+        self.times.as_ref().filter(|times| times.steps() == k).map(LearnedTimes::times)
+    }
+
     /// The velocity at one time for all examples.
     ///
     /// # Shapes
@@ -124,82 +185,78 @@ impl VelocityField {
 
     /// The same for the next tokens after those that `cache` has seen at this evaluation; they join it.
     pub(super) fn at_cached(&self, x: &Tensor, t: f64, cache: &mut KvCache) -> Result<Tensor> {
-        let modulation = self.time.forward(&instant(t, x.device())?)?;
-        self.evaluate(x, &modulation, &modulation.gates, |layer, normal, context| {
-            layer.attention_cached(normal, context, cache)
+        let conditioned = self.condition(&instant(t, x.device())?)?;
+        self.evaluate(x, &conditioned, &conditioned.modulation.gates, |context, qkv| {
+            context.attend_cached(qkv, cache)
         })
+    }
+
+    fn condition(&self, t: &Tensor) -> Result<Conditioned> {
+        let Some(time) = &self.time else {
+            return Ok(Conditioned {
+                modulation: Modulation::plain(self.width(), t.device())?,
+                scales: None,
+            });
+        };
+        let condition = time.condition(t)?;
+        let scales = self.low_rank.as_ref().map(|low_rank| low_rank.scales(&condition)).transpose()?;
+        Ok(Conditioned { modulation: time.modulation(&condition)?, scales })
     }
 
     /// One evaluation, counted as such.
     fn evaluate(
         &self,
         x: &Tensor,
-        modulation: &Modulation,
+        conditioned: &Conditioned,
         gates: &Tensor,
-        attention: impl FnOnce(&Layer, &Tensor, &LayerContext) -> candle_core::Result<Tensor>,
+        attend: impl FnOnce(&LayerContext, &Tensor) -> candle_core::Result<Tensor>,
     ) -> Result<Tensor> {
-        ode::evaluation(|| self.output(x, modulation, gates, attention))
+        ode::evaluation(|| self.output(x, conditioned, gates, attend))
     }
 
     fn output(
         &self,
         x: &Tensor,
-        modulation: &Modulation,
+        conditioned: &Conditioned,
         gates: &Tensor,
-        attention: impl FnOnce(&Layer, &Tensor, &LayerContext) -> candle_core::Result<Tensor>,
+        attend: impl FnOnce(&LayerContext, &Tensor) -> candle_core::Result<Tensor>,
     ) -> Result<Tensor> {
-        let (layer, context) = (&self.layer, &self.context);
+        let (layer, context, modulation) = (&self.layer, &self.context, &conditioned.modulation);
         let norm = |branch: usize, x: &Tensor| {
             let weights = if branch == 0 { &layer.input_layernorm } else { &layer.post_attention_layernorm };
             let (scale, shift) = modulation.norm(branch, &weights.weight, &weights.bias)?;
             anyhow::Ok(ops::layer_norm(x, &scale, &shift, context.eps)?)
         };
-        let attended = attention(layer, &norm(0, x)?, context)?;
+        let project = |i: usize, affine: &Affine, x: &Tensor| {
+            let y = affine.forward(x)?;
+            match (&self.low_rank, &conditioned.scales) {
+                (Some(low_rank), Some(scales)) => Ok((y + low_rank.apply(i, x, scales)?)?),
+                _ => anyhow::Ok(y),
+            }
+        };
+        let qkv = project(0, &layer.query_key_value, &norm(0, x)?)?;
+        let attended = project(1, &layer.dense, &attend(context, &qkv)?)?;
         let seen = if context.parallel {
             x.clone()
         } else {
             (x + attended.broadcast_mul(&modulation.gates.narrow(1, 0, 1)?)?)?
         };
-        let mlp = layer.mlp(&norm(1, &seen)?, context)?;
+        let inner = context.activation.apply(&project(2, &layer.dense_h_to_4h, &norm(1, &seen)?)?)?;
+        let mlp = project(3, &layer.dense_4h_to_h, &inner)?;
         Ok(ops::gated_sum(&attended, &mlp, gates)?)
     }
 }
 
 impl Field for VelocityField {
     fn velocity(&self, x: &Tensor, t: &Tensor) -> Result<Tensor> {
-        let modulation = self.time.forward(t)?;
-        self.evaluate(x, &modulation, &modulation.gates, Layer::attention)
+        let conditioned = self.condition(t)?;
+        self.evaluate(x, &conditioned, &conditioned.modulation.gates, LayerContext::attend)
     }
 
     /// The step length goes into the gates, where it costs nothing.
     fn scaled_velocity(&self, x: &Tensor, t: &Tensor, d: &Tensor) -> Result<Tensor> {
-        let modulation = self.time.forward(t)?;
-        let gates = modulation.gates.broadcast_mul(&d.reshape(((), 1, 1))?)?;
-        self.evaluate(x, &modulation, &gates, Layer::attention)
+        let conditioned = self.condition(t)?;
+        let gates = conditioned.modulation.gates.broadcast_mul(&d.reshape(((), 1, 1))?)?;
+        self.evaluate(x, &conditioned, &gates, LayerContext::attend)
     }
-}
-
-/// Weight matrices are normal with the teacher's initial deviation (the time MLP with DiT's 0.02), norms
-/// are one, biases zero; the adaLN projection is zero but for the gates' bias.
-fn initial(
-    name: &str,
-    shape: &[usize],
-    gate: f64,
-    config: &Config,
-    rng: &mut ChaCha8Rng,
-    device: &Device,
-) -> Result<Tensor> {
-    let zeros = || Tensor::zeros(shape, DType::F32, device);
-    Ok(match name {
-        "adaln.weight" => zeros()?,
-        "adaln.bias" => {
-            let d = shape[0] / 6;
-            let values = (0..6 * d).map(|i| if i < 4 * d { 0.0 } else { gate as f32 }).collect();
-            Tensor::from_vec(values, shape, device)?
-        }
-        _ if name.ends_with("layernorm.weight") => Tensor::ones(shape, DType::F32, device)?,
-        _ if name.ends_with(".bias") => zeros()?,
-        _ if name.starts_with("time.") => normal(rng, shape, 0.02, device)?,
-        _ => normal(rng, shape, config.initializer_range, device)?,
-    })
 }

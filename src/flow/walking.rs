@@ -27,13 +27,22 @@ pub fn walk_times(batch: usize, k: usize, rng: &mut impl Rng, device: &Device) -
     columns.into_iter().map(|c| Ok(Tensor::from_vec(c, batch, device)?)).collect()
 }
 
+/// The times `i/k` of k equal steps, the same for every example.
+///
+/// # Shapes
+/// k + 1 tensors (1).
+pub fn equal_times(k: usize, device: &Device) -> Result<Vec<Tensor>> {
+    ensure!(k >= 1, "an integration needs at least one step");
+    (0..=k).map(|i| Ok(Tensor::new(&[i as f32 / k as f32], device)?)).collect()
+}
+
 /// Carries x0 along the flow over the given times, one solver step an interval.
 ///
 /// Each example walks its own intervals: with `s` in 0..1 inside an interval,
 /// `dx/ds = d·u(x, t + s·d)`, an ordinary step of length 1.
 ///
 /// # Shapes
-/// `x0` (B, T, D); `times` tensors (B); result (B, T, D).
+/// `x0` (B, T, D); `times` tensors (B) or (1); result (B, T, D).
 pub fn walk(u: &impl Field, x0: &Tensor, times: &[Tensor], method: Method) -> Result<Tensor> {
     let mut x = x0.clone();
     for interval in times.windows(2) {

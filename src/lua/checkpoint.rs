@@ -1,12 +1,11 @@
 //! The options `checkpoint` and `resume` of trainings.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, bail};
 use mlua::{Lua, Table};
 
 use super::catalogue::{OptionsTable, Param};
 use super::options::Options;
+use super::path::ScriptPath;
 use crate::console;
 use crate::train::{CheckpointOptions, Checkpoints, Descent, Saving};
 
@@ -57,7 +56,7 @@ pub fn saving(
     };
     let options = Options::read(lua, Some(table), &CHECKPOINT).context("option 'checkpoint'")?;
     let checkpoints = Checkpoints::open(CheckpointOptions {
-        dir: options.required::<PathBuf>("dir")?,
+        dir: options.required::<ScriptPath>("dir")?.to_path_buf(),
         every: options.count("every", 1000, 1)?,
         keep: options.count("keep", 2, 1)?,
         best: options.or("best", true)?,

@@ -1,6 +1,5 @@
 //! `lft.data`: tokenized text.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +11,7 @@ use super::catalogue::{Class, Entry, OptionsTable, Param};
 use super::error::guard;
 use super::object::Object;
 use super::options::Options;
+use super::path::ScriptPath;
 use super::register::{Members, Registry, userdata};
 use super::state::State;
 use super::tensor::Handle;
@@ -32,6 +32,13 @@ pub struct Dataset {
     within_documents: bool,
 }
 userdata!(Dataset);
+
+impl Dataset {
+    /// Whether both are the same tokens in windows of the same length.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.corpus, &other.corpus) && self.seq_len == other.seq_len
+    }
+}
 
 const TEXT: OptionsTable = OptionsTable {
     class: "TextOptions",
@@ -109,7 +116,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             let options = Options::read(lua, Some(options), &TEXT)?;
             let tokenizer = options.required::<Object<Tokenizer>>("tokenizer")?.0;
             let seq_len = options.count("seq_len", tokenizer.context().unwrap_or(SEQ_LEN).min(SEQ_LEN), 1)?;
-            let corpus = TokenSet::read(&paths_of(&paths)?, tokenizer.get()?, tokenizer.vocabulary())?;
+            let corpus = TokenSet::read(&paths_of(lua, &paths)?, tokenizer.get()?, tokenizer.vocabulary())?;
             Ok(Dataset { corpus: Arc::new(corpus), seq_len, order: order(&options, Order::Random)?, within_documents: false })
         },
     )?;
@@ -121,7 +128,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             returns: &[("Dataset", "the tokens")],
             example: "local ok, message = pcall(lft.data.open, \"data/corpus\", {split = \"valid\"})\nassert(not ok and tostring(message):find(\"holds no prepared tokens\"))",
         },
-        |lua, (folder, options): (PathBuf, Option<Table>)| {
+        |lua, (folder, options): (ScriptPath, Option<Table>)| {
             let options = Options::read(lua, options, &OPEN)?;
             let split = options.get::<String>("split")?.map_or(Ok(Split::Train), |name| name.parse())?;
             let corpus = TokenFolder::open(&folder, split)?;
@@ -206,12 +213,6 @@ fn members(class: &mut Members<'_, Dataset>) {
 }
 
 impl Dataset {
-    /// Whether both give the same windows.
-    pub fn is_same(&self, other: &Self) -> bool {
-        let form = |data: &Self| (data.seq_len, data.order, data.within_documents);
-        Arc::ptr_eq(&self.corpus, &other.corpus) && form(self) == form(other)
-    }
-
     /// The text itself.
     pub fn tokens(&self) -> &dyn Tokens {
         self.corpus.as_ref()

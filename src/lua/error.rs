@@ -5,8 +5,11 @@ use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
+use std::time::Duration;
 
 use mlua::Lua;
+
+use super::limits;
 
 /// Why a script ended early: the message and the script's own traceback.
 #[derive(Debug, Clone)]
@@ -36,20 +39,26 @@ pub enum Ended {
     Exit(u8),
     /// Ctrl-C.
     Interrupted,
+    /// The limit on memory, in bytes.
+    Memory(usize),
+    /// The limit on time.
+    Time(Duration),
 }
 
 impl Ended {
     /// The ending in an error of Lua, if it is one.
     pub fn of(error: &mlua::Error) -> Option<Self> {
-        error.downcast_ref().copied()
+        error.downcast_ref().copied().or_else(|| limits::ending(error))
     }
 
     /// The exit code of the program. After Ctrl-C it is what shells report of a program that was ended so: 128
-    /// and the number of SIGINT.
+    /// and the number of SIGINT. After the time limit it is that of the program `timeout`.
     pub fn code(self) -> u8 {
         match self {
             Self::Exit(code) => code,
             Self::Interrupted => 130,
+            Self::Memory(_) => 125,
+            Self::Time(_) => 124,
         }
     }
 }
@@ -59,6 +68,12 @@ impl fmt::Display for Ended {
         match self {
             Self::Exit(code) => write!(formatter, "the script ended with exit code {code}"),
             Self::Interrupted => formatter.write_str("interrupted"),
+            Self::Memory(limit) => {
+                write!(formatter, "the memory limit of {} was reached", bytesize::ByteSize::b(*limit as u64))
+            }
+            Self::Time(limit) => {
+                write!(formatter, "the time limit of {} was reached", humantime::format_duration(*limit))
+            }
         }
     }
 }
@@ -106,7 +121,7 @@ impl ScriptError {
 }
 
 /// The frames that belong to scripts, one a line; C frames without a name tell nothing.
-fn frames(traceback: &str) -> String {
+pub fn frames(traceback: &str) -> String {
     let kept: Vec<&str> = traceback
         .lines()
         .map(str::trim)

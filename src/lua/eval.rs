@@ -13,7 +13,7 @@ use super::flow::{SKIP, block_option, skip_option};
 use super::interrupt;
 use super::object::Object;
 use super::options::Options;
-use super::progress::Meter;
+use super::progress::meter;
 use super::pythia::Model;
 use super::register::{Members, Registry, userdata};
 use super::tensor::{Handle, TensorArg};
@@ -60,6 +60,11 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         ("ppl", "number", "perplexity of the student"),
         ("teacher_ppl", "number", "perplexity of the teacher on the same tokens"),
         ("nfe", "integer", "velocity evaluations of one window"),
+        (
+            "mean_nfe",
+            "number",
+            "velocity evaluations of a token, on average; below nfe where tokens stop early",
+        ),
         ("tokens", "integer", "tokens that these are means over"),
         ("seconds", "number", "wall time of the evaluation, without the teacher's side"),
     ];
@@ -157,7 +162,7 @@ fn members(class: &mut Members<'_, References>) {
         |lua, this: &References, f: mlua::Function| {
             let transport = |x0: &Tensor| {
                 let (x1, nfe) = f.call::<(Value, Option<usize>)>(Handle::new(x0.clone()))?;
-                Ok((TensorArg::of(&x1).context("the function must return latents")?, nfe.unwrap_or(0)))
+                Ok((TensorArg::of(&x1).context("the function must return latents")?, nfe.unwrap_or(0) as f64))
             };
             metrics(lua, || this.0.evaluate(transport))
         },
@@ -177,7 +182,7 @@ fn build(
 ) -> anyhow::Result<References> {
     let windows = data.windows(Some(windows), batch)?;
     let count = windows.iter().map(|batch| batch.dims()[0] as u64).sum();
-    let meter = Meter::new(lua, count, "teacher", ("windows", 1), PATIENCE)?;
+    let meter = meter(lua, count, "teacher", ("windows", 1), PATIENCE)?;
     let reference = Reference::new(teacher.clone(), block, &windows, |done| meter.set(done as u64, None))?;
     interrupt::check()?;
     Ok(References(Arc::new(reference)))
@@ -220,6 +225,7 @@ pub fn metrics(lua: &Lua, evaluate: impl FnOnce() -> anyhow::Result<Metrics>) ->
     table.set("ppl", metrics.ppl)?;
     table.set("teacher_ppl", metrics.teacher_ppl)?;
     table.set("nfe", metrics.nfe)?;
+    table.set("mean_nfe", metrics.mean_nfe)?;
     table.set("tokens", metrics.tokens)?;
     table.set("seconds", begun.elapsed().as_secs_f64())?;
     Ok(table)

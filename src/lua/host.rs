@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use candle_core::Device;
-use mlua::{Function, Lua, Table, Value};
+use mlua::{Function, Lua, Table};
 
 use super::catalogue::Catalogue;
 use super::error::{Ended, ScriptError, text};
+use super::limits::{self, Limits};
 use super::memory::Pressure;
 use super::register::Registry;
 use super::results::Ending;
-use super::show::show;
 use super::state::State;
 use super::{
-    bench, data, eval, flags, flow, help, interrupt, latents, ode, optim, pretrain, print, progress, pythia,
-    results, sweep, tensor, tokenizer, train,
+    bench, data, eval, flags, flow, help, interrupt, latents, ode, optim, prelude, pretrain, print, progress,
+    pythia, results, rivals, sandbox, sweep, tensor, tokenizer, train,
 };
 use crate::bench::Baselines;
 use crate::console;
@@ -40,6 +40,10 @@ pub struct HostOptions {
     pub args: Vec<String>,
     /// Which timings to hold the script's benchmarks against, and where to save them.
     pub baselines: Baselines,
+    /// Keeps the script within the working folder and that of the runs, away from programs and the network.
+    pub sandbox: bool,
+    /// How much memory and time the script may take.
+    pub limits: Limits,
 }
 
 impl Default for HostOptions {
@@ -51,6 +55,8 @@ impl Default for HostOptions {
             runs_dir: "runs".into(),
             args: Vec::new(),
             baselines: Baselines::default(),
+            sandbox: false,
+            limits: Limits::default(),
         }
     }
 }
@@ -68,17 +74,21 @@ impl Host {
     /// A host for the script at `path`, whose text is `source`.
     ///
     /// # Errors
-    /// When Lua is out of memory.
+    /// When Lua is out of memory, and when the sandbox has no folder to close.
     pub fn new(options: &HostOptions, path: &Path, source: &str) -> mlua::Result<Self> {
         let lua = Lua::new();
-        let state = Arc::new(State::new(options, path.to_owned(), source.to_owned()));
+        let fence = options.sandbox.then(|| sandbox::fence(&options.runs_dir)).transpose()?;
+        let state = Arc::new(State::new(options, path.to_owned(), source.to_owned(), fence));
         lua.set_app_data(state.clone());
         Pressure::install(&lua);
-        let runner = prelude(&lua)?;
+        let runner = prelude::load(&lua)?;
         let (module, catalogue) = module(&lua)?;
         state.set_catalogue(catalogue);
         lua.register_module("lft", module)?;
         search_path(&lua, path)?;
+        if options.sandbox {
+            sandbox::install(&lua)?;
+        }
         Ok(Self { lua, state, runner })
     }
 
@@ -114,7 +124,14 @@ impl Host {
 /// When the file cannot be read, and whatever the script ends with: a [`ScriptError`], whose text begins with the
 /// script's file and line and goes on with its traceback, or [`Ended`].
 pub fn run_script(path: &Path, options: &HostOptions) -> anyhow::Result<()> {
-    let script = || run_here(path, options);
+    on_deep_stack(|| run_here(path, options))
+}
+
+/// Runs `script` on a thread whose stack is deep enough for what scripts do.
+///
+/// # Errors
+/// Those of `script`, and when there is no such thread to be had.
+pub fn on_deep_stack(script: impl FnOnce() -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
     let thread = std::thread::Builder::new().name("script".to_owned()).stack_size(STACK);
     std::thread::scope(|scope| match thread.spawn_scoped(scope, script) {
         Ok(running) => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
@@ -128,7 +145,14 @@ fn run_here(path: &Path, options: &HostOptions) -> anyhow::Result<()> {
     let host = Host::new(options, path, &without_shebang(&source))
         .map_err(|error| anyhow::anyhow!(ScriptError::new(&error)))?;
     host.state.open_baselines(&options.baselines)?;
+    if let Some(fence) = &host.state.fence
+        && !sandbox::raise(fence.folders())?
+        && !options.quiet
+    {
+        console::note("this system has no Landlock, so that only lft itself holds the sandbox");
+    }
     interrupt::install(&host.lua)?;
+    let _watch = limits::enforce(&host.lua, options.limits)?;
     host.run()
 }
 
@@ -160,40 +184,11 @@ fn module(lua: &Lua) -> mlua::Result<(Table, Catalogue)> {
     train::register(&mut registry)?;
     pretrain::register(&mut registry)?;
     eval::register(&mut registry)?;
+    rivals::register(&mut registry)?;
     results::register(&mut registry)?;
     bench::register(&mut registry)?;
     sweep::register(&mut registry)?;
     Ok(registry.finish())
-}
-
-/// Adapts the standard library; the function that comes back runs a script.
-fn prelude(lua: &Lua) -> mlua::Result<Function> {
-    let plain = lua.create_function(|lua, error: Value| match error {
-        Value::Error(error) => lua.create_string(ScriptError::new(&error).message).map(Value::String),
-        other => Ok(other),
-    })?;
-    let ended =
-        lua.create_function(|_, error: Value| Ok(error.as_error().is_some_and(|e| Ended::of(e).is_some())))?;
-    let exit = lua.create_function(|_, code: Value| -> mlua::Result<()> {
-        let code = match code {
-            Value::Nil | Value::Boolean(true) => 0,
-            Value::Integer(code) => u8::try_from(code).unwrap_or(1),
-            _ => 1,
-        };
-        Err(mlua::Error::external(Ended::Exit(code)))
-    })?;
-    let traced = lua.create_function(|lua, error: Value| {
-        let message = match &error {
-            // Errors of bindings carry their traceback with them.
-            Value::Error(_) => return Ok(error),
-            Value::String(message) => message.to_string_lossy(),
-            Value::Integer(_) | Value::Number(_) => show(&error),
-            object => format!("error object {}", show(object)),
-        };
-        lua.traceback(Some(&message), 1).map(Value::String)
-    })?;
-    let chunk = lua.load(include_str!("prelude.lua")).set_name("=[string \"lft\"]");
-    chunk.call((plain, ended, exit, traced))
 }
 
 /// `require` looks beside the script and in the `lua` folders there and here; `arg` holds the arguments.

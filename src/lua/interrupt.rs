@@ -1,4 +1,5 @@
-//! Ctrl-C: ends the call that is running, so that runs are finished and, in the REPL, the session goes on.
+//! What ends a call from outside: Ctrl-C, so that runs are finished and, in the REPL, the session goes on, and the
+//! limits of [`super::limits`].
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +8,7 @@ use anyhow::anyhow;
 use mlua::{HookTriggers, Lua, VmState};
 
 use super::error::Ended;
+use super::limits;
 
 static PRESSED: AtomicBool = AtomicBool::new(false);
 
@@ -23,9 +25,9 @@ pub fn install(lua: &Lua) -> anyhow::Result<()> {
     let set = HANDLER.get_or_init(|| ctrlc::set_handler(pressed).map_err(|error| error.to_string()));
     set.clone().map_err(|error| anyhow!("cannot watch for Ctrl-C: {error}"))?;
     let triggers = HookTriggers::new().every_nth_instruction(EVERY);
-    lua.set_global_hook(triggers, |_, _| match take() {
-        true => Err(mlua::Error::external(Ended::Interrupted)),
-        false => Ok(VmState::Continue),
+    lua.set_global_hook(triggers, |_, _| match due() {
+        Ok(()) => Ok(VmState::Continue),
+        Err(ended) => Err(mlua::Error::external(ended)),
     })?;
     Ok(())
 }
@@ -39,11 +41,15 @@ fn pressed() {
 /// For loops below Lua, which the hook does not see.
 ///
 /// # Errors
-/// When Ctrl-C was pressed.
+/// When Ctrl-C was pressed or a limit is reached.
 pub fn check() -> anyhow::Result<()> {
+    Ok(due()?)
+}
+
+fn due() -> Result<(), Ended> {
     match take() {
-        true => Err(Ended::Interrupted.into()),
-        false => Ok(()),
+        true => Err(Ended::Interrupted),
+        false => limits::check(),
     }
 }
 

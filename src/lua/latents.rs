@@ -1,6 +1,5 @@
 //! `lft.data.latents`: a teacher's latents on disk.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use super::device;
 use super::interrupt;
 use super::object::Object;
 use super::options::Options;
-use super::progress::Meter;
+use super::path::ScriptPath;
+use super::progress::meter;
 use super::pythia::Model;
 use super::register::{Registry, userdata};
 use crate::data::LatentCache;
@@ -62,12 +62,12 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
                 batch: options.count("batch", BATCH, 1)?,
             };
             let mut bar = None;
-            let folder = options.required::<PathBuf>("dir")?;
+            let folder = options.required::<ScriptPath>("dir")?;
             let cache = cache_latents(&model.0.0, data.tokens(), &folder, &what, |done, all| {
                 interrupt::check()?;
                 if bar.is_none() {
                     let patience = Duration::from_secs(2);
-                    bar = Some(Meter::new(lua, all as u64, "latents", ("windows", 1), patience)?);
+                    bar = Some(meter(lua, all as u64, "latents", ("windows", 1), patience)?);
                 }
                 if let Some(bar) = &bar {
                     bar.set(done as u64, None);

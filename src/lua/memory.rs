@@ -7,7 +7,9 @@ use anyhow::bail;
 use candle_core::DType;
 use mlua::Lua;
 
-/// Tensor bytes handed to Lua between two full collections.
+use super::limits;
+
+/// Tensor bytes handed to Lua between two full collections; less where memory is limited to little more.
 const COLLECT_AFTER: usize = 256 << 20;
 
 /// Bytes of tensors handed to Lua since the last full collection of this state.
@@ -22,31 +24,33 @@ impl Pressure {
     /// Counts a tensor of `bytes`; to Lua it is a few words, so without this dead tensors would pile up.
     ///
     /// # Errors
-    /// When a finalizer fails.
+    /// When a finalizer fails, and when a limit is reached.
     pub fn add(lua: &Lua, bytes: usize) -> mlua::Result<()> {
+        let most = limits::memory().map_or(COLLECT_AFTER, |limit| COLLECT_AFTER.min(limit / 4));
         let due = lua.app_data_ref::<Self>().is_some_and(|pressure| {
             let before = pressure.0.fetch_add(bytes, Ordering::Relaxed);
-            let due = before + bytes > COLLECT_AFTER;
+            let due = before + bytes > most;
             if due {
                 pressure.0.store(0, Ordering::Relaxed);
             }
             due
         });
-        match due {
-            true => lua.gc_collect(),
-            false => Ok(()),
+        if due {
+            lua.gc_collect()?;
         }
+        limits::check().map_err(mlua::Error::external)
     }
 }
 
-/// Refuses tensors larger than this machine's memory, whose allocation would end the process.
+/// Refuses tensors larger than this machine's memory, whose allocation would end the process, and ends the script
+/// at those that its own limit has no room for.
 ///
 /// # Errors
 /// Names the shape, the size needed and the size there is.
 pub fn check(dims: &[usize], dtype: DType) -> anyhow::Result<()> {
     let count = dims.iter().try_fold(dtype.size_in_bytes(), |bytes, &dim| bytes.checked_mul(dim));
     match count {
-        Some(bytes) if bytes <= machine_bytes() => Ok(()),
+        Some(bytes) if bytes <= machine_bytes() => Ok(limits::make_room(bytes)?),
         Some(bytes) => bail!(
             "a tensor of shape {dims:?} needs {:.1} GiB, this machine has {:.1} GiB",
             gib(bytes),
@@ -61,7 +65,7 @@ fn gib(bytes: usize) -> f64 {
 }
 
 /// Physical memory in bytes, or the container's limit where that is lower.
-fn machine_bytes() -> usize {
+pub fn machine_bytes() -> usize {
     static BYTES: OnceLock<usize> = OnceLock::new();
     *BYTES.get_or_init(|| {
         let mut system = sysinfo::System::new();

@@ -11,7 +11,7 @@ use super::error::guard;
 use super::options::Options;
 use super::register::{Members, Registry, userdata};
 use super::tensor::{Gradients, TensorArg};
-use crate::train::{self, AdamW, AdamWOptions, Schedule, Sgd};
+use crate::train::{self, AdamW, AdamWOptions, Muon, Schedule, Sgd};
 
 /// An optimizer and the learning rate of steps that name none.
 pub struct Optimizer {
@@ -38,6 +38,20 @@ const SGD: OptionsTable = OptionsTable {
         PARAMS,
         ("lr?", "number", "learning rate of steps that name none, 1e-3 when left out"),
         ("momentum?", "number", "share of the last direction that is kept, 0 when left out"),
+    ],
+};
+const MUON: OptionsTable = OptionsTable {
+    class: "MuonOptions",
+    fields: &[
+        PARAMS,
+        ("lr?", "number", "learning rate of steps that name none, 1e-3 when left out; of AdamW's size"),
+        ("momentum?", "number", "share of the last direction that is kept, 0.95 when left out"),
+        (
+            "betas?",
+            "number[]",
+            "AdamW's decay of the moments of what is no matrix, {0.9, 0.95} when left out",
+        ),
+        ("weight_decay?", "number", "decoupled weight decay, 0 when left out"),
     ],
 };
 const STEP: OptionsTable = OptionsTable {
@@ -67,7 +81,7 @@ const SCHEDULE: OptionsTable = OptionsTable {
 /// When Lua is out of memory.
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.module("lft.optim", "Optimizers and learning rates for training loops of one's own.");
-    for table in [&ADAMW, &SGD, &STEP, &SCHEDULE] {
+    for table in [&ADAMW, &SGD, &MUON, &STEP, &SCHEDULE] {
         registry.options(table);
     }
     registry.function(
@@ -100,6 +114,26 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         |lua, options: Table| {
             let options = Options::read(lua, Some(options), &SGD)?;
             Optimizer::new(Sgd::new(&parameters(&options)?, options.or("momentum", 0.0)?)?, &options)
+        },
+    )?;
+    registry.function(
+        Entry {
+            name: "lft.optim.muon",
+            about: "Muon: the momentum of every matrix is made orthogonal before it moves it; AdamW moves the rest.",
+            params: &[("options", "MuonOptions", "variables and coefficients")],
+            returns: &[("Optimizer", "moves the variables with opt:step(grads)")],
+            example: "local w = lft.var(lft.tensor({{3, 0}, {0, 1}}))\nlocal opt = lft.optim.muon{params = {w}, lr = 0.1}\nlocal before = (w * w):sum():item()\nopt:step((w * w):sum():backward())\nassert((w * w):sum():item() < before)",
+        },
+        |lua, options: Table| {
+            let options = Options::read(lua, Some(options), &MUON)?;
+            let default = AdamWOptions::default();
+            let adamw = AdamWOptions {
+                betas: betas(&options)?.unwrap_or(default.betas),
+                weight_decay: options.or("weight_decay", default.weight_decay)?,
+                ..default
+            };
+            let momentum = options.or("momentum", train::MOMENTUM)?;
+            Optimizer::new(Muon::new(&parameters(&options)?, momentum, adamw)?, &options)
         },
     )?;
     registry.function(

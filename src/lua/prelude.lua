@@ -1,11 +1,12 @@
 -- Errors raised by Rust functions arrive as userdata; scripts shall find plain strings in them.
--- `ended` tells the errors that end the script and that no pcall may catch, `exit` raises one of them.
-local plain, ended, exit, traced = ...
+-- `ending` gives the error that ends the script, which no pcall may catch, if that is what came; `exit` raises one.
+local plain, ending, exit, traced, traceback = ...
 
 local function returned(ok, ...)
   if ok then return true, ... end
   local err = ...
-  if ended(err) then error(err, 0) end
+  local ended = ending(err)
+  if ended then error(ended, 0) end
   return false, plain(err)
 end
 
@@ -17,7 +18,7 @@ end
 
 function xpcall(f, handler, ...)
   return returned(xpcall_(f, function(err)
-    if ended(err) then return err end
+    if ending(err) then return err end
     return handler(plain(err))
   end, ...))
 end
@@ -31,6 +32,23 @@ end
 function coroutine.close(...)
   return returned(close_(...))
 end
+
+-- A chunk may be read piece by piece from a function, whose errors `load` returns.
+local load_ = load
+
+local function loaded(chunk, err)
+  if chunk then return chunk end
+  local ended = ending(err)
+  if ended then error(ended, 0) end
+  return nil, plain(err)
+end
+
+function load(...)
+  return loaded(load_(...))
+end
+
+debug = {traceback = traceback}
+package.loaded.debug = debug
 
 -- Lua's own would leave without finishing runs.
 function os.exit(code)

@@ -15,7 +15,7 @@ use super::interrupt;
 use super::object::Object;
 use super::optim::betas;
 use super::options::Options;
-use super::progress::Meter;
+use super::progress::meter;
 use super::pythia::Model;
 use super::register::Registry;
 use super::results::Run;
@@ -116,8 +116,8 @@ fn pretrain(lua: &Lua, model: Model, options: &Options) -> anyhow::Result<(Model
     let taken = checkpoint::restore(saving.as_ref(), &mut [pretrainer.descent_mut()])?;
     pretrainer.descent().history().iter().try_for_each(|entry| journal.note(entry))?;
 
-    let meter = Meter::new(lua, steps as u64, "pretraining", ("tokens", each as u64), Duration::ZERO)?
-        .from(taken as u64);
+    let meter =
+        meter(lua, steps as u64, "pretraining", ("tokens", each as u64), Duration::ZERO)?.from(taken as u64);
     let mut held_out = None;
     let outcome = (taken..steps).try_for_each(|step| {
         interrupt::check()?;

@@ -9,20 +9,18 @@ use super::register::{Registry, userdata};
 use super::state::State;
 pub use crate::meter::Meter;
 
-impl Meter {
-    /// A meter that shows itself when the work has lasted `patience`; never under `--quiet`.
-    ///
-    /// # Errors
-    /// When `lua` has no host.
-    pub fn new(
-        lua: &Lua,
-        total: u64,
-        label: &str,
-        unit: (&'static str, u64),
-        patience: Duration,
-    ) -> anyhow::Result<Self> {
-        Self::start(State::of(lua)?.quiet, total, label, unit, patience)
-    }
+/// A meter that shows itself when the work has lasted `patience`; never under `--quiet`.
+///
+/// # Errors
+/// When `lua` has no host.
+pub fn meter(
+    lua: &Lua,
+    total: u64,
+    label: &str,
+    unit: (&'static str, u64),
+    patience: Duration,
+) -> anyhow::Result<Meter> {
+    Meter::new(State::of(lua)?.quiet, total, label, unit, patience)
 }
 
 /// A progress bar in a script's hands.
@@ -44,7 +42,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             example: "local bar = lft.progress(10, \"training\")\nfor _ = 1, 10 do bar:step() end\nbar:finish()",
         },
         |lua, (total, label): (u64, Option<String>)| {
-            Ok(Progress(Meter::new(lua, total, &label.unwrap_or_default(), ("steps", 1), Duration::ZERO)?))
+            Ok(Progress(meter(lua, total, &label.unwrap_or_default(), ("steps", 1), Duration::ZERO)?))
         },
     )?;
     let about = "A progress bar on standard error.";

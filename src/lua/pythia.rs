@@ -1,9 +1,8 @@
 //! `lft.pythia`: models and their tokenizers.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use candle_core::DType;
 use mlua::{Lua, Table, Value};
 
@@ -13,6 +12,7 @@ use super::generate::{self, continued};
 use super::ids::{IDS, Ids};
 use super::object::Object;
 use super::options::Options;
+use super::path::ScriptPath;
 use super::register::{Members, Registry, userdata};
 use super::state::State;
 use super::tensor::{Handle, TensorArg, placement};
@@ -91,6 +91,13 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         },
         |lua, (path, options): (String, Option<Table>)| {
             let options = Options::read(lua, options, &LOAD)?;
+            if State::of(lua)?.fence.is_some() {
+                let folder = ScriptPath::new(lua, &path)?;
+                ensure!(
+                    folder.is_dir(),
+                    "there is no folder {path}, and in the sandbox nothing is downloaded"
+                );
+            }
             let (dtype, device) = placement(&options, DType::F32, &State::of(lua)?.device)?;
             Ok(Model(Arc::new(Pythia::load(&path, dtype, &device)?)))
         },
@@ -177,6 +184,16 @@ fn members(class: &mut Members<'_, Model>) {
     );
     class.method(
         Entry {
+            name: "Pythia:without",
+            about: "The model with some of its layers left out; it shares the weights of the others.",
+            params: &[("layers", "integer[]", "layers to leave out, counted from 0")],
+            returns: &[("Pythia", "the shorter model")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nassert(m:without({3, 7}).config.num_hidden_layers == 22)",
+        },
+        |_, this: &Model, layers: Vec<usize>| Ok(Model(Arc::new(this.0.without(&layers)?))),
+    );
+    class.method(
+        Entry {
             name: "Pythia:logits",
             about: "Logits of the next token at every position.",
             params: &[("ids", IDS, "token ids (B, T)")],
@@ -226,7 +243,7 @@ fn members(class: &mut Members<'_, Model>) {
             returns: &[("nil", "nothing")],
             example: "local folder = os.tmpname()\nos.remove(folder)\nlft.pythia.load(\"data/teacher\"):save(folder)\nassert(lft.pythia.load(folder).config.hidden_size == 128)\nfor _, name in ipairs{\"config.json\", \"tokenizer.json\", \"model.safetensors\"} do os.remove(folder .. \"/\" .. name) end\nos.remove(folder)",
         },
-        |_, this: &Model, folder: PathBuf| this.0.save(&folder),
+        |_, this: &Model, folder: ScriptPath| this.0.save(&folder),
     );
     class.hidden("Pythia.__tostring", |_, this: &Model, _: mlua::MultiValue| {
         let config = &this.0.config;

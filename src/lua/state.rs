@@ -13,6 +13,7 @@ use super::catalogue::Catalogue;
 use super::device;
 use super::host::HostOptions;
 use super::results::{Ending, Run};
+use super::sandbox::Fence;
 use crate::bench::{Baselines, Ledger, Origin};
 use crate::console;
 
@@ -32,6 +33,8 @@ pub struct State {
     pub script: PathBuf,
     /// Text of the script.
     pub source: String,
+    /// What keeps the script in, when it runs in the sandbox.
+    pub fence: Option<Fence>,
     catalogue: Mutex<Arc<Catalogue>>,
     random: Mutex<ChaCha12Rng>,
     flags: Mutex<Vec<(String, serde_json::Value)>>,
@@ -43,7 +46,7 @@ pub struct State {
 
 impl State {
     /// State for one script.
-    pub fn new(options: &HostOptions, script: PathBuf, source: String) -> Self {
+    pub fn new(options: &HostOptions, script: PathBuf, source: String, fence: Option<Fence>) -> Self {
         Self {
             device: options.device.clone(),
             seed: options.seed,
@@ -52,6 +55,7 @@ impl State {
             args: options.args.clone(),
             script,
             source,
+            fence,
             catalogue: Mutex::default(),
             random: Mutex::new(ChaCha12Rng::seed_from_u64(options.seed)),
             flags: Mutex::default(),
@@ -192,9 +196,17 @@ impl State {
     /// Runs `body` with results cut from the graph.
     pub fn untracked<R>(&self, body: impl FnOnce() -> R) -> R {
         self.untracked.fetch_add(1, Ordering::Relaxed);
-        let value = body();
-        self.untracked.fetch_sub(1, Ordering::Relaxed);
-        value
+        let _tracked_again = TrackAgain(&self.untracked);
+        body()
+    }
+}
+
+/// Ends a stretch without records however it is left, by a panic as well.
+struct TrackAgain<'a>(&'a AtomicUsize);
+
+impl Drop for TrackAgain<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -11,6 +11,10 @@ pub fn luacats(catalogue: &Catalogue) -> String {
     }
     for entry in &catalogue.classes {
         class(&mut text, entry.name, entry.about, entry.fields);
+        if catalogue.of(entry.name).next().is_none() {
+            // A plain table, to which scripts add what they like.
+            text.push_str("---@field [string] any\n");
+        }
         for operator in catalogue.of(entry.name).filter(|entry| entry.kind() == Kind::Operator) {
             annotate_operator(&mut text, operator);
         }

@@ -1,11 +1,12 @@
 //! Scripts run in-process: what works, and what errors say.
 
+mod gradients;
 mod lab;
 mod rooms;
 
 use std::path::Path;
 
-use super::catalogue::{Catalogue, Entry};
+use super::catalogue::{Catalogue, Entry, Param};
 use super::error::ScriptError;
 use super::host::{Host, HostOptions};
 use super::types::Type;
@@ -88,6 +89,26 @@ fn every_type_named_is_described() {
             known(owner) || catalogue.modules.iter().any(|module| module.name == owner),
             "{owner} is not described"
         );
+    }
+}
+
+/// Whoever adds a function that is given a path tries to leave the sandbox by it.
+#[test]
+fn every_function_with_a_path_is_tried_in_the_sandbox() {
+    let tried = include_str!("../../tests/sandbox.rs");
+    let names_file = |param: &Param| {
+        let words = ["path", "paths", "folder", "folders", "file", "files", "output", "directory"];
+        words.contains(&param.0.trim_end_matches('?'))
+    };
+    let catalogue = whole();
+    for entry in &catalogue.entries {
+        let options = |param: &&Param| catalogue.options.iter().find(|table| table.class == param.1);
+        let fields = entry.params.iter().filter_map(|param| options(&param)).flat_map(|table| table.fields);
+        if entry.params.iter().chain(fields).any(names_file) {
+            let call = entry.name.strip_prefix("lft.").unwrap_or(entry.short());
+            let found = ["(", "{", ","].iter().any(|mark| tried.contains(&format!("{call}{mark}")));
+            assert!(found, "tests/sandbox.rs does not try {}", entry.name);
+        }
     }
 }
 

@@ -1,16 +1,17 @@
 //! `lft.tokenizer`: tokenizers, with or without a model.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, anyhow, bail};
 use candle_core::DType;
-use mlua::{MultiValue, Table, Value};
+use mlua::{Lua, MultiValue, Table, Value};
 
 use super::catalogue::{Class, Entry, OptionsTable};
 use super::ids::Ids;
 use super::options::Options;
+use super::path::ScriptPath;
 use super::register::{Members, Registry, userdata};
 use crate::atomic;
 use crate::data::{self, SEPARATOR, input};
@@ -86,7 +87,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             let options = Options::read(lua, options, &TRAIN)?;
             let cut = input::Cut { separator: SEPARATOR.to_owned(), field: options.or("field", "text".to_owned())? };
             let mut documents = Vec::new();
-            for path in paths_of(&paths)? {
+            for path in paths_of(lua, &paths)? {
                 for document in input::open(&path, &cut, Arc::new(AtomicU64::new(0)))? {
                     documents.push(document?);
                 }
@@ -103,8 +104,8 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             returns: &[("Tokenizer", "the tokenizer")],
             example: "assert(lft.tokenizer.load(\"data/teacher\").size == 4096)",
         },
-        |_, path: PathBuf| {
-            let file = if path.is_dir() { path.join(checkpoint::TOKENIZER) } else { path };
+        |_, path: ScriptPath| {
+            let file = if path.is_dir() { path.join(checkpoint::TOKENIZER) } else { path.to_path_buf() };
             let read = tokenizers::Tokenizer::from_file(&file)
                 .map_err(|error| anyhow!("cannot read a tokenizer from {}: {error}", file.display()))?;
             Ok(Tokenizer::Alone(Arc::new(read)))
@@ -149,7 +150,7 @@ fn members(class: &mut Members<'_, Tokenizer>) {
             returns: &[("nil", "nothing")],
             example: "local folder = os.tmpname()\nos.remove(folder)\nlft.pythia.load(\"data/teacher\").tokenizer:save(folder)\nassert(lft.tokenizer.load(folder).size == 4096)\nos.remove(folder .. \"/tokenizer.json\")\nos.remove(folder)",
         },
-        |_, this: &Tokenizer, folder: PathBuf| save(this.get()?, &folder),
+        |_, this: &Tokenizer, folder: ScriptPath| save(this.get()?, &folder),
     );
     class.hidden("Tokenizer.__tostring", |_, this: &Tokenizer, _: MultiValue| {
         Ok(format!("Tokenizer: {} tokens", this.vocabulary()))
@@ -167,10 +168,10 @@ fn save(tokenizer: &tokenizers::Tokenizer, folder: &Path) -> anyhow::Result<()> 
 ///
 /// # Errors
 /// An empty list.
-pub fn paths_of(value: &Value) -> anyhow::Result<Vec<PathBuf>> {
-    let paths: Vec<PathBuf> = match value {
+pub fn paths_of(lua: &Lua, value: &Value) -> anyhow::Result<Vec<ScriptPath>> {
+    let paths: Vec<ScriptPath> = match value {
         Value::Table(list) => list.sequence_values().collect::<mlua::Result<_>>()?,
-        one => vec![one.to_string()?.into()],
+        one => vec![ScriptPath::new(lua, one.to_string()?)?],
     };
     match paths.is_empty() {
         true => bail!("no file was given"),

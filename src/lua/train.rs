@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mlua::{Lua, Table};
 
 use super::catalogue::{Entry, OptionsTable, Param, join};
+use super::curve::{Curve, losses};
 use super::data::{self, BATCH, Dataset};
 use super::flow::StudentObject;
 use super::interrupt;
@@ -14,28 +15,45 @@ use super::object::Object;
 use super::ode::{SOLVER, method};
 use super::optim::betas;
 use super::options::Options;
-use super::progress::Meter;
+use super::progress::meter;
 use super::register::Registry;
 use super::results::Run;
 use super::state::State;
-use crate::results::{Row, Value};
-use crate::train::{self, Progress, Trainer, side_by_side};
+use crate::train::{self, Curriculum, Objective, Trainer, side_by_side};
 
-/// Points of a training curve unless an option says otherwise.
-const POINTS: usize = 200;
-
-const ALGORITHM: [Param; 12] = [
-    ("method?", "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"", "the algorithm, fw when left out"),
+const ALGORITHM: [Param; 17] = [
+    (
+        "method?",
+        "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"|\"path\"|\"kl\"|\"lm\"",
+        "the algorithm, fw when left out",
+    ),
+    (
+        "curriculum?",
+        "string",
+        "several algorithms, each for a share of the steps, instead of method: \"fm:0.3,kl:0.7\"",
+    ),
     ("steps?", "integer", "optimizer steps, 1000 when left out"),
     ("lr?", "number", "peak learning rate, 1e-3 when left out"),
     ("warmup?", "integer", "steps of linear warm-up, 100 when left out, at most a tenth of all"),
     ("final_lr?", "number", "learning rate at the end as a share of the peak, 0.02 when left out"),
+    (
+        "optimizer?",
+        "\"adamw\"|\"muon\"",
+        "adamw when left out; muon makes the updates of matrices orthogonal",
+    ),
     ("betas?", "number[]", "AdamW's β₁ and β₂, {0.9, 0.95} when left out"),
     ("weight_decay?", "number", "decoupled weight decay, 0 when left out"),
     ("clip?", "number", "largest gradient norm, 1 when left out"),
     ("walk?", "integer", "solver steps of a walk (fw, hybrid), 3 when left out"),
     ("solver?", SOLVER, "solver of a walk (fw, hybrid), midpoint when left out"),
     ("alpha?", "number", "weight of the fm term (hybrid), 0.1 when left out"),
+    (
+        "kl_weight?",
+        "number",
+        "weight of KL(teacher ‖ student) of the next token, added to the algorithm, 0 when left out",
+    ),
+    ("kl_steps?", "integer", "solver steps k of the flow that kl and lm are taken through, 1 when left out"),
+    ("kl_solver?", SOLVER, "solver of that flow, midpoint when left out"),
     ("seed?", "integer", "seed of data order and times, the host's when left out"),
 ];
 const DATA: [Param; 4] = [
@@ -47,14 +65,18 @@ const DATA: [Param; 4] = [
 const TRAIN: OptionsTable = OptionsTable {
     class: "TrainOptions",
     fields: &{
-        const FIELDS: [Param; 16] = join(DATA, ALGORITHM);
+        const FIELDS: [Param; 21] = join(DATA, ALGORITHM);
         FIELDS
     },
 };
 const MEMBER: OptionsTable = OptionsTable {
     class: "TogetherStudentOptions",
     fields: &{
-        const FIELDS: [Param; 13] = join([("student", "Student", "the student to train")], ALGORITHM);
+        const OWN: [Param; 2] = [
+            ("student", "Student", "the student to train"),
+            ("name?", "string", "what tables and progress call it, the algorithm when left out"),
+        ];
+        const FIELDS: [Param; 19] = join(OWN, ALGORITHM);
         FIELDS
     },
 };
@@ -118,15 +140,19 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             let options = Options::read(lua, Some(options), &TOGETHER)?;
             let shared = Shared::read(lua, &options)?;
             let mut trainers = Vec::with_capacity(students.len());
+            let mut curves = Vec::with_capacity(students.len());
             for (i, student) in students.into_iter().enumerate() {
-                let trainer = Options::read(lua, Some(student), &MEMBER).and_then(|own| {
+                let member = Options::read(lua, Some(student), &MEMBER).and_then(|own| {
                     let student = own.required::<Object<StudentObject>>("student")?.0.0;
-                    Trainer::new(student, algorithm(&own, &shared)?)
+                    let trainer = Trainer::new(student, algorithm(&own, &shared)?)?;
+                    Ok((shared.curve(&trainer, own.get("name")?), trainer))
                 });
-                trainers.push(trainer.with_context(|| format!("student {}", i + 1))?);
+                let (curve, trainer) = member.with_context(|| format!("student {}", i + 1))?;
+                curves.push(curve);
+                trainers.push(trainer);
             }
             let label = options.or("label", "training".to_owned())?;
-            train(lua, &shared, trainers, &label)
+            train(lua, &shared, trainers, curves, &label)
         },
     )
 }
@@ -137,7 +163,8 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
 /// Options out of range, and those of a step.
 pub fn one(lua: &Lua, student: &StudentObject, options: Table) -> anyhow::Result<Table> {
     let Request { shared, trainer } = Request::read(lua, student, options)?;
-    let mut results = train(lua, &shared, vec![trainer], "training")?;
+    let curve = shared.curve(&trainer, None);
+    let mut results = train(lua, &shared, vec![trainer], vec![curve], "training")?;
     results.pop().context("one student gives one result")
 }
 
@@ -174,7 +201,7 @@ impl Request {
 /// # Errors
 /// An interrupt, and curves that cannot be written.
 pub fn apart(lua: &Lua, requests: Vec<Request>) -> anyhow::Result<(usize, Vec<anyhow::Result<Table>>)> {
-    let curves = requests.iter().map(|request| Curve::new(&request.trainer, &request.shared)).collect();
+    let curves = requests.iter().map(|request| request.shared.curve(&request.trainer, None)).collect();
     let (mut shared, trainers): (Vec<_>, Vec<_>) =
         requests.into_iter().map(|request| (request.shared, request.trainer)).unzip();
     let Some(shared) = shared.pop() else { return Ok((0, Vec::new())) };
@@ -209,29 +236,53 @@ impl Shared {
             log_every: Some(options.count("log_every", 0, 1)?).filter(|every| *every > 0),
         })
     }
+
+    fn curve(&self, trainer: &Trainer, name: Option<String>) -> Curve {
+        Curve::new(trainer, self.run.clone(), self.log_every, name)
+    }
 }
 
 fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Options> {
     let default = train::Options::default();
     Ok(train::Options {
-        method: options.get::<String>("method")?.map_or(Ok(default.method), |name| name.parse())?,
+        curriculum: curriculum(options)?,
         steps: options.count("steps", shared.steps, 1)?,
         lr: options.or("lr", default.lr)?,
         warmup: options.count("warmup", default.warmup, 0)?,
         final_lr: options.or("final_lr", default.final_lr)?,
+        optimizer: options.get::<String>("optimizer")?.map_or(Ok(default.optimizer), |name| name.parse())?,
         betas: betas(options)?.unwrap_or(default.betas),
         weight_decay: options.or("weight_decay", default.weight_decay)?,
         clip: options.or("clip", default.clip)?,
         walk: options.count("walk", default.walk, 1)?,
         solver: method(options, "solver", default.solver)?,
         alpha: options.or("alpha", default.alpha)?,
+        kl_weight: options.or("kl_weight", default.kl_weight)?,
+        kl_steps: options.count("kl_steps", default.kl_steps, 1)?,
+        kl_solver: method(options, "kl_solver", default.kl_solver)?,
         seed: options.or("seed", shared.seed)?,
     })
 }
 
+/// The options `curriculum` and `method`, of which one may be given.
+fn curriculum(options: &Options) -> anyhow::Result<Curriculum> {
+    let (curriculum, method) = (options.get::<String>("curriculum")?, options.get::<String>("method")?);
+    match (curriculum, method) {
+        (None, None) => Ok(train::Options::default().curriculum),
+        (None, Some(name)) => Ok(name.parse::<Objective>()?.into()),
+        (Some(text), None) => text.parse().context("option 'curriculum'"),
+        (Some(_), Some(_)) => bail!("options 'method' and 'curriculum' exclude each other"),
+    }
+}
+
 /// Trains to the end or to the first error.
-fn train(lua: &Lua, shared: &Shared, trainers: Vec<Trainer>, label: &str) -> anyhow::Result<Vec<Table>> {
-    let curves = trainers.iter().map(|trainer| Curve::new(trainer, shared)).collect();
+fn train(
+    lua: &Lua,
+    shared: &Shared,
+    trainers: Vec<Trainer>,
+    curves: Vec<Curve>,
+    label: &str,
+) -> anyhow::Result<Vec<Table>> {
     let (_, curves) = follow(lua, shared, trainers, curves, label, |_, error| Err(error))?;
     curves.iter().map(|curve| curve.result(lua)).collect()
 }
@@ -250,7 +301,7 @@ fn follow(
     let (rows, columns) = sampler.shape();
     let steps = trainers.iter().map(|trainer| trainer.options.steps).max().unwrap_or(0);
     let unit = ("tokens", (rows * columns) as u64);
-    let meter = Meter::new(lua, steps as u64, label, unit, Duration::ZERO)?;
+    let meter = meter(lua, steps as u64, label, unit, Duration::ZERO)?;
     let begun = Instant::now();
     let outcome = side_by_side(
         &mut trainers,
@@ -265,82 +316,4 @@ fn follow(
     );
     let written = curves.iter().filter_map(|curve| curve.run.as_ref()).try_for_each(Run::flush);
     outcome.and_then(|passes| Ok((passes, written.map(|()| curves)?)))
-}
-
-/// `fm 0.0123  fw 0.0211`, or the range where there are many.
-fn losses(curves: &[Curve]) -> String {
-    if curves.len() <= 6 {
-        return curves.iter().map(Curve::text).collect::<Vec<_>>().join("  ");
-    }
-    let known = curves.iter().filter_map(|curve| curve.last).map(|last| last.report.loss);
-    let (low, high) =
-        known.fold((f64::INFINITY, 0.0f64), |(low, high), loss| (low.min(loss), high.max(loss)));
-    format!("{} students, {low:.4} to {high:.4}", curves.len())
-}
-
-/// The training curve of one student.
-struct Curve {
-    method: &'static str,
-    block: String,
-    steps: usize,
-    every: usize,
-    run: Option<Run>,
-    last: Option<Progress>,
-    seconds: f64,
-}
-
-impl Curve {
-    fn new(trainer: &Trainer, shared: &Shared) -> Self {
-        let steps = trainer.options.steps;
-        Self {
-            method: trainer.options.method.name(),
-            block: trainer.student.block.to_string(),
-            steps,
-            every: shared.log_every.unwrap_or((steps / POINTS).max(1)),
-            run: shared.run.clone(),
-            last: None,
-            seconds: 0.0,
-        }
-    }
-
-    fn add(&mut self, progress: Progress, elapsed: Duration) -> anyhow::Result<()> {
-        (self.last, self.seconds) = (Some(progress), elapsed.as_secs_f64());
-        let step = progress.report.step;
-        match &self.run {
-            Some(run) if step == 1 || step == self.steps || step.is_multiple_of(self.every) => {
-                run.log_training(self.row(&progress))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn row(&self, progress: &Progress) -> Row {
-        let report = progress.report;
-        let cells = [
-            ("method", Value::from(self.method)),
-            ("block", Value::from(self.block.as_str())),
-            ("step", Value::Int(report.step as i64)),
-            ("loss", Value::Float(report.loss)),
-            ("lr", Value::Float(report.lr)),
-            ("grad_norm", Value::Float(report.grad_norm)),
-            ("tokens", Value::Int(progress.tokens as i64)),
-            ("seconds", Value::Float(self.seconds)),
-        ];
-        cells.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-    }
-
-    /// `fm 0.0123`.
-    fn text(&self) -> String {
-        self.last.map_or(String::new(), |last| format!("{} {:.4}", self.method, last.report.loss))
-    }
-
-    fn result(&self, lua: &Lua) -> anyhow::Result<Table> {
-        let table = lua.create_table()?;
-        table.set("method", self.method)?;
-        table.set("steps", self.last.map_or(0, |last| last.report.step))?;
-        table.set("loss", self.last.map(|last| last.report.loss))?;
-        table.set("tokens", self.last.map_or(0, |last| last.tokens))?;
-        table.set("seconds", self.seconds)?;
-        Ok(table)
-    }
 }

@@ -14,10 +14,11 @@ pub const TOKENIZER: &str = "tokenizer.json";
 pub const GENERATION_CONFIG: &str = "generation_config.json";
 /// The weights in one file.
 pub const SAFETENSORS: &str = "model.safetensors";
+/// The list of shards, where the weights lie in several files.
+pub const INDEX: &str = "model.safetensors.index.json";
 
 /// The files that say where the weights are, the preferred first; an `.index.json` lists shards.
-pub const WEIGHTS: [&str; 4] =
-    [SAFETENSORS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+pub const WEIGHTS: [&str; 4] = [SAFETENSORS, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// Whether a weight file only lists shards.
 pub fn is_index(name: &str) -> bool {

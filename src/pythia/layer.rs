@@ -50,6 +50,25 @@ impl LayerContext {
             rotary: Rotary::new(config.rotary_dims(), config.rope_theta, positions, device)?,
         })
     }
+
+    /// Causal attention of packed queries, keys and values, before the output projection.
+    ///
+    /// # Shapes
+    /// `qkv` (B, T, 3·D), result (B, T, D).
+    pub fn attend(&self, qkv: &Tensor) -> Result<Tensor> {
+        ops::attention::causal(qkv, &self.rotary, self.heads)
+    }
+
+    /// The same for the next T tokens after those that `cache` has seen; they join it.
+    ///
+    /// # Shapes
+    /// as [`attend`](Self::attend).
+    pub fn attend_cached(&self, qkv: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let start = cache.current_seq_len();
+        let (q, k, v) = ops::attention::split(qkv, &self.rotary, self.heads, start)?;
+        let (k, v) = cache.append(&k, &v)?;
+        ops::attention::attend(&q, &k, &v)
+    }
 }
 
 impl Layer {
@@ -146,8 +165,7 @@ impl Layer {
     /// # Shapes
     /// `normal` (B, T, D), result the same.
     pub fn attention(&self, normal: &Tensor, context: &LayerContext) -> Result<Tensor> {
-        let qkv = self.query_key_value.forward(normal)?;
-        self.dense.forward(&ops::attention::causal(&qkv, &context.rotary, context.heads)?)
+        self.dense.forward(&context.attend(&self.query_key_value.forward(normal)?)?)
     }
 
     /// The attention branch for the next T tokens after those that `cache` has seen; they join it.
@@ -160,11 +178,7 @@ impl Layer {
         context: &LayerContext,
         cache: &mut KvCache,
     ) -> Result<Tensor> {
-        let qkv = self.query_key_value.forward(normal)?;
-        let start = cache.current_seq_len();
-        let (q, k, v) = ops::attention::split(&qkv, &context.rotary, context.heads, start)?;
-        let (k, v) = cache.append(&k, &v)?;
-        self.dense.forward(&ops::attention::attend(&q, &k, &v)?)
+        self.dense.forward(&context.attend_cached(&self.query_key_value.forward(normal)?, cache)?)
     }
 
     /// The MLP branch of an input that is normalised already.

@@ -34,3 +34,4 @@ pub use info::Info;
 pub use layer::{Layer, LayerContext};
 pub use model::Pythia;
 pub use sampler::Sampling;
+pub use save::SHARD_BYTES;

@@ -102,6 +102,21 @@ impl Pythia {
         Ok(Self { context: LayerContext::new(&self.config, device)?, ..moved })
     }
 
+    /// The model with some layers left out.
+    ///
+    /// # Errors
+    /// A layer that it does not have, or none left.
+    pub fn without(&self, layers: &[usize]) -> Result<Self> {
+        let all = self.layers.len();
+        if let Some(layer) = layers.iter().find(|layer| **layer >= all) {
+            bail!("layer {layer} does not exist: the model's layers are 0..{}", all - 1);
+        }
+        let kept = (0..all).filter(|i| !layers.contains(i)).map(|i| self.layers[i].clone());
+        let kept: Vec<Layer> = kept.collect();
+        ensure!(!kept.is_empty(), "a model needs at least one layer");
+        Ok(self.with_layers(kept))
+    }
+
     /// Every weight under its Hugging Face name; tied embeddings once.
     pub fn tensors(&self) -> Vec<(String, &Tensor)> {
         let layers = self.layers.iter().enumerate().flat_map(|(i, layer)| {

@@ -55,6 +55,9 @@ pub struct RunInfo {
     pub seed: Option<u64>,
     /// Device in the spelling of `--device`: `cpu`, `cuda:0`, `metal`.
     pub device: String,
+    /// Whether a stranger's script has the working folder in hand. Then git is not asked for the revision: what
+    /// is in a work tree can make git start other programs.
+    pub confined: bool,
 }
 
 /// The contents of `run.json`.
@@ -126,7 +129,7 @@ impl RunRecord {
             seed: info.seed,
             device: info.device,
             versions: environment::versions(),
-            git: environment::git(),
+            git: if info.confined { None } else { environment::git() },
             host: environment::host(),
             process: Some(environment::process()),
             script_text: info.script_text,

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use rand::Rng;
 
-use super::Options;
-use crate::flow::{self, Field};
+use super::{Options, Targets};
+use crate::flow::{self, Student};
+use crate::nearest::nearest;
 
 /// What a velocity field is trained to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,11 +22,18 @@ pub enum Objective {
     Hybrid,
     /// One step at t = 0.
     Regression,
+    /// The update of every layer of the block at its own time.
+    Path,
+    /// KL(teacher ‖ student) of the next token alone, through the layers behind the block.
+    Kl,
+    /// The language-modelling loss alone, through the same layers.
+    Lm,
 }
 
 impl Objective {
-    /// All of them, in the order of the paper.
-    pub const ALL: [Self; 4] = [Self::Fm, Self::Fw, Self::Hybrid, Self::Regression];
+    /// All of them, those of the paper first and in its order.
+    pub const ALL: [Self; 7] =
+        [Self::Fm, Self::Fw, Self::Hybrid, Self::Regression, Self::Path, Self::Kl, Self::Lm];
 
     /// The name used in scripts and tables.
     pub fn name(self) -> &'static str {
@@ -34,25 +42,60 @@ impl Objective {
             Self::Fw => "fw",
             Self::Hybrid => "hybrid",
             Self::Regression => "regression",
+            Self::Path => "path",
+            Self::Kl => "kl",
+            Self::Lm => "lm",
         }
     }
 
-    /// The loss of one batch; times are drawn from `rng`.
+    /// The loss of one batch, the weighted KL included; times are drawn from `rng`.
     ///
     /// # Shapes
-    /// `x0`, `x1` (B, T, D); result a scalar.
+    /// result a scalar.
     pub fn loss(
         self,
-        u: &impl Field,
-        x0: &Tensor,
-        x1: &Tensor,
+        student: &Student,
+        targets: &Targets,
         options: &Options,
         rng: &mut impl Rng,
     ) -> Result<Tensor> {
+        let latent = self.latent_loss(student, targets, options, rng)?;
+        let weight = if self == Self::Kl { 1.0 } else { options.kl_weight };
+        let mut terms: Vec<Tensor> = latent.into_iter().collect();
+        if weight > 0.0 || self == Self::Lm {
+            let (teacher, n) = (student.teacher.as_ref(), student.block.n);
+            let x1 = arrival(student, targets, options)?;
+            if weight > 0.0 {
+                let logits = targets.logits.as_ref().context("the KL term needs the teacher's logits")?;
+                terms.push((flow::divergence(teacher, n, &x1, logits)? * weight)?);
+            }
+            if self == Self::Lm {
+                terms.push(flow::language_loss(teacher, n, &x1, &targets.ids)?);
+            }
+        }
+        let sum = terms.into_iter().map(Ok).reduce(|a, b| Ok((a? + b?)?));
+        sum.with_context(|| format!("the objective {self} has no term"))?
+    }
+
+    /// The part that compares latents; those of the next token have none.
+    fn latent_loss(
+        self,
+        student: &Student,
+        targets: &Targets,
+        options: &Options,
+        rng: &mut impl Rng,
+    ) -> Result<Option<Tensor>> {
+        let u = student.velocity.as_ref();
+        let Targets { x0, x1, .. } = targets;
         let (batch, device) = (x0.dim(0)?, x0.device());
-        match self {
+        let loss = match self {
+            Self::Kl | Self::Lm => return Ok(None),
             Self::Fm => flow::matching_loss(u, x0, x1, &flow::uniform_times(batch, rng, device)?),
             Self::Regression => flow::regression_loss(u, x0, x1),
+            Self::Path => {
+                let path = targets.path.as_ref().context("the objective path needs the block's latents")?;
+                flow::path_loss(u, path, &flow::uniform_layers(batch, student.block.layers(), rng))
+            }
             Self::Fw => {
                 let times = flow::walk_times(batch, options.walk, rng, device)?;
                 flow::walking_loss(u, x0, x1, &times, options.solver)
@@ -62,18 +105,31 @@ impl Objective {
                 let times = flow::walk_times(batch, options.walk, rng, device)?;
                 flow::hybrid_loss(u, (x0, x1), &times, options.solver, &t, options.alpha)
             }
-        }
+        };
+        loss.map(Some)
     }
+}
+
+/// Latents at boundary n, integrated as the options name it for losses of the next token.
+fn arrival(student: &Student, targets: &Targets, options: &Options) -> Result<Tensor> {
+    let u = student.velocity.as_ref();
+    let times = match u.learned_times(options.kl_steps) {
+        Some(times) => times?,
+        None => flow::equal_times(options.kl_steps, targets.x0.device())?,
+    };
+    flow::walk(u, &targets.x0, &times, options.kl_solver)
 }
 
 impl FromStr for Objective {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        match Self::ALL.into_iter().find(|o| o.name() == name) {
-            Some(objective) => Ok(objective),
-            None => bail!("unknown training method '{name}': it is one of fm, fw, hybrid, regression"),
+        if let Some(objective) = Self::ALL.into_iter().find(|o| o.name() == name) {
+            return Ok(objective);
         }
+        let all = Self::ALL.map(Self::name);
+        let hint = nearest(name, all).map_or(String::new(), |near| format!(" (did you mean '{near}'?)"));
+        bail!("unknown training method '{name}'{hint}: it is one of {}", all.join(", "))
     }
 }
 

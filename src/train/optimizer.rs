@@ -1,8 +1,9 @@
 //! What every optimizer shares: named parameters, their gradients, and clipping by the global norm.
 
 use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
@@ -26,6 +27,27 @@ pub trait Optimizer {
     /// # Errors
     /// A tensor that is missing or of another shape.
     fn restore(&mut self, steps: u64, tensors: &HashMap<String, Tensor>) -> Result<()>;
+}
+
+/// The optimizers that a training can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// [`AdamW`](super::AdamW) for everything.
+    AdamW,
+    /// [`Muon`](super::Muon) for matrices, AdamW for the rest.
+    Muon,
+}
+
+impl FromStr for Rule {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "adamw" => Ok(Self::AdamW),
+            "muon" => Ok(Self::Muon),
+            _ => bail!("unknown optimizer '{name}': it is 'adamw' or 'muon'"),
+        }
+    }
 }
 
 /// Named parameters, each with what the optimizer remembers of it.

@@ -2,14 +2,14 @@
 
 use anyhow::{Result, ensure};
 
-use super::{AdamWOptions, Objective, check};
+use super::{AdamWOptions, Curriculum, Objective, Rule, check};
 use crate::ode::Method;
 
 /// Options of one student's training; the defaults are those of the reference runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// The training algorithm.
-    pub method: Objective,
+    /// The training algorithm, or several one after the other.
+    pub curriculum: Curriculum,
     /// Optimizer steps.
     pub steps: usize,
     /// Peak learning rate.
@@ -18,6 +18,8 @@ pub struct Options {
     pub warmup: usize,
     /// Learning rate at the end as a share of the peak, reached by a cosine.
     pub final_lr: f64,
+    /// The optimizer.
+    pub optimizer: Rule,
     /// AdamW's β₁ and β₂.
     pub betas: (f64, f64),
     /// Decoupled weight decay.
@@ -30,6 +32,12 @@ pub struct Options {
     pub solver: Method,
     /// Weight of the FM term (hybrid).
     pub alpha: f64,
+    /// Weight of the KL of the next token, added to whatever the algorithm is.
+    pub kl_weight: f64,
+    /// Steps k of the integration that losses of the next token are taken through.
+    pub kl_steps: usize,
+    /// Solver of that integration.
+    pub kl_solver: Method,
     /// Seed of the times that are drawn.
     pub seed: u64,
 }
@@ -37,17 +45,21 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            method: Objective::Fw,
+            curriculum: Objective::Fw.into(),
             steps: 1000,
             lr: 1e-3,
             warmup: 100,
             final_lr: 0.02,
+            optimizer: Rule::AdamW,
             betas: (0.9, 0.95),
             weight_decay: 0.0,
             clip: 1.0,
             walk: 3,
             solver: Method::Midpoint,
             alpha: 0.1,
+            kl_weight: 0.0,
+            kl_steps: 1,
+            kl_solver: Method::Midpoint,
             seed: 0,
         }
     }
@@ -68,9 +80,33 @@ impl Options {
             self.final_lr
         );
         check::not_negative("alpha", self.alpha)?;
+        check::not_negative("kl_weight", self.kl_weight)?;
+        ensure!(self.kl_steps >= 1, "kl_steps = 0, but an integration needs at least one step");
         ensure!(self.walk >= 1, "walk = 0, but a walk needs at least one step");
         ensure!(self.steps >= 1, "steps = 0, but training needs at least one step");
         Ok(())
+    }
+
+    /// The objective of a step, counted from 0.
+    pub fn objective(&self, step: usize) -> Objective {
+        self.curriculum.objective(step, self.steps)
+    }
+
+    /// Whether a step, counted from 0, compares the student's logits with the teacher's.
+    pub fn compares_logits(&self, step: usize) -> bool {
+        self.kl_weight > 0.0 || self.objective(step) == Objective::Kl
+    }
+
+    /// Whether every step has a loss of the next token.
+    pub(super) fn always_integrates(&self) -> bool {
+        self.kl_weight > 0.0
+            || self.curriculum.objectives().all(|o| matches!(o, Objective::Kl | Objective::Lm))
+    }
+
+    /// What tables call this training: `fw`, `fw+kl`, `fm:0.3,kl:0.7`.
+    pub fn label(&self) -> String {
+        let walks = self.curriculum.objectives().any(|objective| objective != Objective::Kl);
+        format!("{}{}", self.curriculum, if walks && self.kl_weight > 0.0 { "+kl" } else { "" })
     }
 
     /// The part that concerns the optimizer.

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Error, Result, ensure};
-use candle_core::{DType, Tensor};
+use anyhow::{Error, Result, ensure};
+use candle_core::Tensor;
 
+use super::targets::TeacherPass;
 use super::{StepReport, Trainer};
-use crate::flow::Block;
-use crate::pythia::Pythia;
 
 /// What the loop tells after every step of one student.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +20,7 @@ pub struct Progress {
 }
 
 /// Trains all trainers to their ends. In each step the teacher runs once over the batch, as far as the last
-/// boundary that anyone needs, and every student learns from the same latents.
+/// boundary that anyone needs (or to the logits), and every student learns from the same latents.
 ///
 /// `batch(step)` supplies token ids (B, T) of step 0, 1, …; `watch` hears of every student's step and may
 /// stop the training by an error.
@@ -63,14 +62,12 @@ pub fn side_by_side(
         }
         let ids = batch(step)?;
         tokens += ids.elem_count();
-        let latents = Latents::new(&teacher, &ids, trainers, step)?;
+        let pass = TeacherPass::new(&teacher, &ids, trainers, step)?;
         for (i, trainer) in trainers.iter_mut().enumerate().filter(|(_, t)| step < t.options.steps) {
             if failed[i] {
                 continue;
             }
-            let Block { m, n } = trainer.student.block;
-            let (x0, x1) = (latents.at(m)?, latents.at(n)?);
-            match trainer.step(&x0, &x1) {
+            match pass.targets(trainer.student.block).and_then(|targets| trainer.step(&targets)) {
                 Ok(report) => watch(Progress { trainer: i, report, tokens })?,
                 Err(error) => {
                     fail(i, error)?;
@@ -80,31 +77,4 @@ pub fn side_by_side(
         }
     }
     Ok(steps)
-}
-
-/// Latents of one batch at every boundary that some student needs.
-struct Latents(Vec<(usize, Tensor)>);
-
-impl Latents {
-    fn new(teacher: &Pythia, ids: &Tensor, trainers: &[Trainer], step: usize) -> Result<Self> {
-        let active = trainers.iter().filter(|t| step < t.options.steps);
-        let mut wanted: Vec<usize> = active.flat_map(|t| [t.student.block.m, t.student.block.n]).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut x = teacher.hidden(ids, 0)?;
-        let mut at = 0;
-        let mut latents = Vec::with_capacity(wanted.len());
-        for boundary in wanted {
-            x = teacher.run(&x, at, boundary)?;
-            at = boundary;
-            latents.push((boundary, x.to_dtype(DType::F32)?));
-        }
-        Ok(Self(latents))
-    }
-
-    fn at(&self, boundary: usize) -> Result<Tensor> {
-        let found = self.0.iter().find(|(b, _)| *b == boundary);
-        let (_, latents) = found.with_context(|| format!("boundary {boundary} was not computed"))?;
-        Ok(latents.clone())
-    }
 }

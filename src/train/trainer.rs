@@ -1,11 +1,11 @@
 //! One student's training, step by step.
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{AdamW, Optimizer, Options, Schedule};
+use super::{AdamW, MOMENTUM, Muon, Optimizer, Options, Rule, Schedule, Targets};
 use crate::flow::Student;
 
 /// What one optimizer step did.
@@ -35,7 +35,7 @@ pub struct Trainer {
     /// Its options.
     pub options: Options,
     schedule: Schedule,
-    optimizer: AdamW,
+    optimizer: Box<dyn Optimizer + Send>,
     step: usize,
 }
 
@@ -46,26 +46,33 @@ impl Trainer {
     /// If an option lies outside its range.
     pub fn new(student: Student, options: Options) -> Result<Self> {
         options.validate()?;
-        let optimizer = AdamW::new(student.velocity.parameters(), options.adamw())?;
+        let learned = student.velocity.extras().learn_times;
+        ensure!(
+            learned == 0 || (learned == options.kl_steps && options.always_integrates()),
+            "the field's learn_times = {learned} is trained by losses of the next token through as many steps: set \
+             kl_steps = {learned}, and kl_weight or the methods kl and lm for the whole training"
+        );
+        let parameters = student.velocity.parameters();
+        let optimizer: Box<dyn Optimizer + Send> = match options.optimizer {
+            Rule::AdamW => Box::new(AdamW::new(parameters, options.adamw())?),
+            Rule::Muon => Box::new(Muon::new(parameters, MOMENTUM, options.adamw())?),
+        };
         Ok(Self { schedule: Schedule::new(&options), optimizer, step: 0, student, options })
     }
 
-    /// One step on a batch of latents. Which times it draws depends on the seed and the step alone.
-    ///
-    /// # Shapes
-    /// `x0`, `x1` (B, T, D).
+    /// One step on what the teacher made of a batch. Which times it draws depends on the seed and the step alone.
     ///
     /// # Errors
     /// If the loss or a gradient is not finite; the weights are then those of the last good step.
-    pub fn step(&mut self, x0: &Tensor, x1: &Tensor) -> Result<StepReport> {
-        let name = self.options.method;
+    pub fn step(&mut self, targets: &Targets) -> Result<StepReport> {
+        let objective = self.options.objective(self.step);
         let number = self.step + 1;
         let mut rng = draws(self.options.seed, number as u64);
-        let loss = name.loss(self.student.velocity.as_ref(), x0, x1, &self.options, &mut rng)?;
+        let loss = objective.loss(&self.student, targets, &self.options, &mut rng)?;
         let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
         let diverged = || {
             format!(
-                "{name} diverged at step {number}: the weights are kept as they were after step {}; \
+                "{objective} diverged at step {number}: the weights are kept as they were after step {}; \
                  a smaller lr (now {:?}) or clip (now {:?}) may help",
                 self.step, self.options.lr, self.options.clip
             )

@@ -11,11 +11,12 @@ use mlua::{Function, Lua, Table, Value};
 use super::catalogue::{Entry, OptionsTable, Param, join};
 use super::interrupt;
 use super::options::Options;
-use super::progress::Meter;
+use super::progress::meter;
 use super::register::Registry;
 use super::results::{self, Run};
 use super::state::State;
 use crate::bench::{self, Measurement, Names, Verdict};
+use crate::meter::Meter;
 use crate::results::Row;
 
 use record::{Record, Throughput};
@@ -205,7 +206,7 @@ impl Setting {
     }
 
     fn meter(&self, lua: &Lua, name: &str) -> anyhow::Result<Meter> {
-        Meter::new(lua, self.sampling.samples as u64, name, ("samples", 1), PATIENCE)
+        meter(lua, self.sampling.samples as u64, name, ("samples", 1), PATIENCE)
     }
 
     fn record<'a>(&'a self, name: &'a str, found: &'a Measurement) -> Record<'a> {

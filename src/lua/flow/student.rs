@@ -1,6 +1,5 @@
 //! Students.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -8,17 +7,21 @@ use mlua::{Function, MultiValue, Table, Value};
 
 use super::integration::{INTEGRATION, SOLVER_STEPS, fixed, integration};
 use super::{Velocity, block_option};
-use crate::flow::{Init, Student, StudentDecoder, VelocityField};
+use crate::flow::{EarlyExit, Init, Integration, Student, StudentDecoder, VelocityField};
 use crate::lua::catalogue::{Class, Entry, OptionsTable, Param, join};
 use crate::lua::generate::{SAMPLING, continued};
 use crate::lua::ids::{IDS, Ids};
 use crate::lua::object::Object;
+use crate::lua::ode::{SOLVER, method};
 use crate::lua::options::Options;
+use crate::lua::path::ScriptPath;
 use crate::lua::pythia::Model;
 use crate::lua::register::{Members, Registry, userdata};
 use crate::lua::state::State;
 use crate::lua::tensor::Handle;
 use crate::lua::{eval, sweep, train};
+use crate::ode::Method;
+use crate::pythia::SHARD_BYTES;
 
 /// A student; the clone shares teacher and velocity field.
 #[derive(Clone)]
@@ -41,9 +44,25 @@ const LOGITS: OptionsTable = OptionsTable { class: "IntegrationOptions", fields:
 const EVALUATE: OptionsTable = OptionsTable {
     class: "EvaluateOptions",
     fields: &{
-        const FIELDS: [Param; 7] = join(eval::SOURCE, INTEGRATION);
+        const EXIT: [Param; 5] = join(
+            INTEGRATION,
+            [(
+                "exit?",
+                "number",
+                "lets a token stop when what remains of its way changes it by no more than this share, none when left out",
+            )],
+        );
+        const FIELDS: [Param; 8] = join(eval::SOURCE, EXIT);
         FIELDS
     },
+};
+const EXPORT: OptionsTable = OptionsTable {
+    class: "ExportOptions",
+    fields: &[
+        ("steps", "integer", "Euler steps k, each of which becomes a layer"),
+        ("solver?", SOLVER, "euler, which is the only one that can be unrolled"),
+        ("shard_bytes?", "integer", "largest size of a weight file, 5,000,000,000 when left out"),
+    ],
 };
 const GENERATE: OptionsTable = OptionsTable {
     class: "StudentGenerateOptions",
@@ -58,7 +77,7 @@ const GENERATE: OptionsTable = OptionsTable {
 /// # Errors
 /// When Lua is out of memory.
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
-    for table in [&STUDENT, &LOGITS, &EVALUATE, &GENERATE] {
+    for table in [&STUDENT, &LOGITS, &EVALUATE, &GENERATE, &EXPORT] {
         registry.options(table);
     }
     registry.function(
@@ -96,7 +115,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             returns: &[("Student", "the student")],
             example: "local m = lft.pythia.load(\"data/teacher\")\nlocal folder = os.tmpname()\nos.remove(folder)\nlft.flow.student(m, {block = {6, 12}}):save(folder)\nassert(lft.flow.load(folder, m).block[2] == 12)\nos.remove(folder .. \"/velocity.safetensors\")\nos.remove(folder .. \"/lft.json\")\nos.remove(folder)",
         },
-        |_, (folder, model): (PathBuf, Object<Model>)| {
+        |_, (folder, model): (ScriptPath, Object<Model>)| {
             let teacher = model.0.0;
             let velocity = Arc::new(VelocityField::load(&folder, &teacher)?);
             Ok(StudentObject(Student::new(teacher, velocity)?))
@@ -127,8 +146,11 @@ fn members(class: &mut Members<'_, StudentObject>, train: Function) {
         },
         |lua, this: &StudentObject, options: Table| {
             let options = Options::read(lua, Some(options), &EVALUATE)?;
-            let integration = integration(&options)?;
             let reference = eval::source(lua, &options, &this.0.teacher, this.0.block)?;
+            if let Some(exit) = early_exit(&options)? {
+                return eval::metrics(lua, || reference.student_early(&this.0, &exit));
+            }
+            let integration = integration(&options)?;
             eval::metrics(lua, || reference.student(&this.0, &integration))
         },
     );
@@ -186,9 +208,33 @@ fn members(class: &mut Members<'_, StudentObject>, train: Function) {
             returns: &[("nil", "nothing")],
             example: "local m = lft.pythia.load(\"data/teacher\")\nlocal folder = os.tmpname()\nos.remove(folder)\nlft.flow.student(m, {block = {6, 12}}):save(folder)\nos.remove(folder .. \"/velocity.safetensors\")\nos.remove(folder .. \"/lft.json\")\nos.remove(folder)",
         },
-        |_, this: &StudentObject, folder: PathBuf| this.0.velocity.save(&folder, &this.0.teacher.config),
+        |_, this: &StudentObject, folder: ScriptPath| this.0.velocity.save(&folder, &this.0.teacher.config),
+    );
+    class.method(
+        Entry {
+            name: "Student:export",
+            about: "Writes the student as an ordinary GPT-NeoX model in Hugging Face's format, which any tool loads: each \
+                    Euler step of the flow becomes a layer in the block's place. Other solvers do not unroll and are refused.",
+            params: &[("folder", "string", "made when it is missing"), ("options", "ExportOptions", "steps")],
+            returns: &[("Pythia", "the model that was written")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nlocal folder = os.tmpname()\nos.remove(folder)\nlocal s = lft.flow.student(m, {velocity = lft.flow.velocity(m, {block = {6, 12}, init = \"teacher\"})})\nlocal e = s:export(folder, {steps = 2})\nassert(e.config.num_hidden_layers == 20)\nassert(e:logits({{1, 2, 3}}):allclose(s:logits({{1, 2, 3}}, {solver = \"euler\", steps = 2}), {atol = 1e-4}))\nos.execute(\"rm -r \" .. folder)",
+        },
+        |lua, this: &StudentObject, (folder, options): (ScriptPath, Table)| {
+            let options = Options::read(lua, Some(options), &EXPORT)?;
+            let (steps, bytes) = (options.count("steps", 0, 1)?, options.count("shard_bytes", SHARD_BYTES, 1)?);
+            let integration = Integration::fixed(method(&options, "solver", Method::Euler)?, steps);
+            Ok(Model(Arc::new(this.0.export(&folder, &integration, bytes)?)))
+        },
     );
     class.hidden("Student.__tostring", |_, this: &StudentObject, _: MultiValue| {
         Ok(format!("Student: block {}, {} parameters fewer", this.0.block, this.0.parameters_removed()))
     });
+}
+
+/// What the option `exit` says together with solver and steps.
+fn early_exit(options: &Options) -> anyhow::Result<Option<EarlyExit>> {
+    let Some(tolerance) = options.get::<f64>("exit")? else { return Ok(None) };
+    ensure!(tolerance >= 0.0, "option 'exit' must be a number of at least 0, found {tolerance}");
+    let Integration { method, steps, .. } = fixed(options)?;
+    Ok(Some(EarlyExit { method, steps: steps.unwrap_or(1), tolerance }))
 }

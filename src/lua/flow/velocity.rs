@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use mlua::{MultiValue, Table};
 
 use super::block_option;
-use crate::flow::{Field, Init, VelocityField};
+use crate::flow::{Extras, Field, Init, Integration, VelocityField};
 use crate::lua::catalogue::{Class, Entry, OptionsTable};
 use crate::lua::object::Object;
 use crate::lua::options::Options;
@@ -15,6 +15,7 @@ use crate::lua::pythia::Model;
 use crate::lua::register::{Members, Registry, userdata};
 use crate::lua::state::State;
 use crate::lua::tensor::{Handle, Operand, TensorArg};
+use crate::ode::Method;
 
 /// A velocity field, shared with the students made of it.
 #[derive(Clone)]
@@ -36,6 +37,16 @@ const VELOCITY: OptionsTable = OptionsTable {
             "which layer's weights to start from; the middle one for teacher, fresh ones for zero",
         ),
         ("seed?", "integer", "seed of fresh weights, the host's when left out"),
+        (
+            "rank?",
+            "integer",
+            "rank of low-rank updates of the layer's matrices that change with time, none when left out",
+        ),
+        (
+            "learn_times?",
+            "integer",
+            "trains the times of an integration in so many steps, none when left out",
+        ),
     ],
 };
 
@@ -59,7 +70,13 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             let block = block_option(&options, teacher)?.context("option 'block' is missing")?;
             let init = options.get::<String>("init")?.map_or(Ok(Init::Zero), |name| name.parse())?;
             let seed = options.or("seed", State::of(lua)?.seed)?;
-            Ok(Velocity(Arc::new(VelocityField::new(teacher, block, init, options.get("layer")?, seed)?)))
+            let extras = Extras {
+                rank: options.count("rank", 0, 0)?,
+                learn_times: options.count("learn_times", 0, 0)?,
+                plain: options.or("plain", false)?,
+            };
+            let field = VelocityField::extended(teacher, block, init, options.get("layer")?, seed, extras)?;
+            Ok(Velocity(Arc::new(field)))
         },
     )?;
     let fields = &[("block", "integer[]", "{m, n}, the block that it stands for")];
@@ -114,6 +131,16 @@ fn members(class: &mut Members<'_, Velocity>) {
             example: "local m = lft.pythia.load(\"data/teacher\")\nassert(lft.flow.velocity(m, {block = {6, 12}}):parameter_count() > 100000)",
         },
         |_, this: &Velocity, ()| Ok(this.0.parameter_count()),
+    );
+    class.method(
+        Entry {
+            name: "VelocityField:learned_times",
+            about: "The trained times of an integration in k steps, where the field was made with learn_times = k.",
+            params: &[("k", "integer", "number of steps")],
+            returns: &[("number[]|nil", "t₀ = 0 to t_k = 1; nil when there are none for this k")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nlocal u = lft.flow.velocity(m, {block = {6, 12}, learn_times = 2})\nassert(u:learned_times(2)[2] == 0.5 and u:learned_times(3) == nil)",
+        },
+        |_, this: &Velocity, k: usize| Integration::fixed(Method::Euler, k).learned_times(&this.0),
     );
     class.hidden("VelocityField.__tostring", |_, this: &Velocity, _: MultiValue| {
         Ok(format!("VelocityField: block {}, {} parameters", this.0.block(), this.0.parameter_count()))

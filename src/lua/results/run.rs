@@ -113,7 +113,7 @@ impl Ending {
         let status = match Ended::of(error) {
             Some(Ended::Exit(0)) => return Self::WELL,
             Some(Ended::Interrupted) => Status::Interrupted,
-            Some(Ended::Exit(_)) | None => Status::Failed,
+            Some(Ended::Exit(_) | Ended::Memory(_) | Ended::Time(_)) | None => Status::Failed,
         };
         Self { status, reason: Some(ScriptError::new(error).message) }
     }

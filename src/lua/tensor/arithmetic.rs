@@ -80,7 +80,6 @@ fn with_number(operator: Operator, tensor: &Tensor, number: f64) -> anyhow::Resu
         Operator::Mul => tensor.affine(number, 0.0)?,
         Operator::Div => tensor.affine(1.0 / number, 0.0)?,
         Operator::Pow if number == 2.0 => tensor.sqr()?,
-        Operator::Pow if number == 2.0 => tensor.sqr()?,
         Operator::Pow => tensor.powf(number)?,
     })
 }
@@ -91,7 +90,10 @@ fn number_with(operator: Operator, number: f64, tensor: &Tensor) -> anyhow::Resu
         Operator::Sub => tensor.affine(-1.0, number)?,
         Operator::Mul => tensor.affine(number, 0.0)?,
         Operator::Div => tensor.recip()?.affine(number, 0.0)?,
-        Operator::Pow => tensor.affine(number.ln(), 0.0)?.exp()?,
+        Operator::Pow if number > 0.0 => tensor.affine(number.ln(), 0.0)?.exp()?,
+        Operator::Pow => {
+            power(&Tensor::full(number, tensor.dims(), tensor.device())?.to_dtype(tensor.dtype())?, tensor)?
+        }
     })
 }
 
@@ -104,14 +106,41 @@ fn tensors(operator: Operator, left: &Tensor, right: &Tensor) -> anyhow::Result<
 }
 
 fn broadcast(operator: Operator, left: &Tensor, right: &Tensor) -> anyhow::Result<Tensor> {
-    memory::check(&joint_shape(left.dims(), right.dims())?, left.dtype())?;
+    let joint = joint_shape(left.dims(), right.dims())?;
+    memory::check(&joint, left.dtype())?;
     Ok(match operator {
         Operator::Add => left.broadcast_add(right)?,
         Operator::Sub => left.broadcast_sub(right)?,
         Operator::Mul => left.broadcast_mul(right)?,
         Operator::Div => left.broadcast_div(right)?,
-        Operator::Pow => left.broadcast_pow(right)?,
+        Operator::Pow => {
+            power(&left.broadcast_as(joint.as_slice())?, &right.broadcast_as(joint.as_slice())?)?
+        }
     })
+}
+
+/// `base ^ exponent`, element by element, as the C library has it: by the logarithm of the base's size, with the sign
+/// that a whole exponent gives a negative base. No gradient leaves a base of zero.
+fn power(base: &Tensor, exponent: &Tensor) -> candle_core::Result<Tensor> {
+    let (base, exponent) = (base.contiguous()?, exponent.contiguous()?);
+    let (sign, none) = (sign_of_power(&base.detach(), &exponent.detach())?, base.eq(0.0)?);
+    let ones = base.ones_like()?;
+    let size = (none.where_cond(&ones, &base.abs()?)?.log()? * &exponent)?.exp()?;
+    let zeros = exponent.zeros_like()?;
+    let of_none = exponent.eq(0.0)?.where_cond(&ones, &zeros)?;
+    let of_none = exponent.lt(0.0)?.where_cond(&(&ones * f64::INFINITY)?, &of_none)?;
+    none.where_cond(&of_none, &(size * sign)?)
+}
+
+/// 1, or for a negative base: 1 by an even exponent, -1 by an odd one, and not a number by any other.
+fn sign_of_power(base: &Tensor, exponent: &Tensor) -> candle_core::Result<Tensor> {
+    let ones = base.ones_like()?;
+    let half = (exponent / 2.0)?;
+    let even = half.floor()?.eq(&half)?;
+    let whole = exponent.floor()?.eq(exponent)?;
+    let parity = even.where_cond(&ones, &ones.neg()?)?;
+    let parity = whole.where_cond(&parity, &(&ones * f64::NAN)?)?;
+    base.lt(0.0)?.where_cond(&parity, &ones)
 }
 
 /// Both tensors in the element type that holds either: real before integer, wider before narrower.

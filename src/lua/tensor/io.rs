@@ -1,7 +1,5 @@
 //! Safetensors files.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, bail};
 use candle_core::Tensor;
 use mlua::Table;
@@ -12,6 +10,7 @@ use super::placement;
 use crate::atomic;
 use crate::lua::catalogue::Entry;
 use crate::lua::options::Options;
+use crate::lua::path::ScriptPath;
 use crate::lua::register::Registry;
 use crate::lua::state::State;
 
@@ -29,14 +28,14 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             returns: &[("table<string, Tensor>", "name to tensor")],
             example: "local path = os.tmpname()\nlft.safetensors.save(path, {a = lft.ones({2})})\nassert(lft.safetensors.load(path).a:sum():item() == 2)\nos.remove(path)",
         },
-        |lua, (path, options): (String, Option<Table>)| {
+        |lua, (path, options): (ScriptPath, Option<Table>)| {
             let options = Options::read(lua, options, &TENSOR_OPTIONS)?;
             let (_, device) = placement(&options, candle_core::DType::F32, &State::of(lua)?.device)?;
-            if !Path::new(&path).is_file() {
-                bail!("there is no file {path}");
+            if !path.is_file() {
+                bail!("there is no file {}", path.display());
             }
-            let tensors = candle_core::safetensors::load(&path, &device)
-                .with_context(|| format!("{path} is not a whole safetensors file"))?;
+            let tensors = candle_core::safetensors::load(&*path, &device)
+                .with_context(|| format!("{} is not a whole safetensors file", path.display()))?;
             let table = lua.create_table()?;
             for (name, tensor) in tensors {
                 let (dtype, _) = placement(&options, tensor.dtype(), &device)?;
@@ -53,7 +52,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             returns: &[("nil", "nothing")],
             example: "local path = os.tmpname()\nlft.safetensors.save(path, {weight = lft.zeros({2, 2})})\nos.remove(path)",
         },
-        |_, (path, tensors): (PathBuf, Table)| atomic::write_tensors(&path, named(&tensors)?, None),
+        |_, (path, tensors): (ScriptPath, Table)| atomic::write_tensors(&path, named(&tensors)?, None),
     )
 }
 

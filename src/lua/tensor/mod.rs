@@ -8,10 +8,13 @@ mod create;
 mod handle;
 mod index;
 mod io;
+mod join;
 mod linalg;
 mod math;
+mod random;
 mod reduce;
 mod shape;
+mod view;
 
 pub use args::{TENSOR_OPTIONS, placement};
 pub use autograd::Gradients;
@@ -28,6 +31,8 @@ use super::register::Registry;
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.options(&TENSOR_OPTIONS);
     create::register(registry)?;
+    random::register(registry)?;
+    join::register(registry)?;
     autograd::register(registry)?;
     compare::register(registry)?;
     io::register(registry)?;
@@ -40,6 +45,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         math::members(class);
         reduce::members(class);
         shape::members(class);
+        view::members(class);
         index::members(class);
         compare::members(class);
         autograd::members(class);

@@ -69,14 +69,14 @@ pub fn members(class: &mut Members<'_, Handle>) {
         class,
         "std",
         "Standard deviation, the root of the variance.",
-        |t, dims| Ok(variance(t, dims)?.sqrt()?),
+        |t, dims| root(&variance(t, dims)?),
         "assert(lft.tensor({0, 2}):std():item() > 1.41)"
     );
     reduction!(
         class,
         "norm",
         "Euclidean norm, the root of the sum of squares.",
-        |t, dims| Ok(sum(&real(t)?.sqr()?, dims)?.sqrt()?),
+        |t, dims| root(&sum(&real(t)?.sqr()?, dims)?),
         "assert(lft.tensor({3, 4}):norm():item() == 5)"
     );
     class.method(
@@ -173,6 +173,12 @@ fn variance(tensor: &Tensor, dims: &[usize]) -> anyhow::Result<Tensor> {
     let tensor = real(tensor)?;
     let deviation = tensor.broadcast_sub(&mean(&tensor, dims)?)?;
     Ok((deviation.sqr()?.sum_keepdim(dims)? / (count - 1) as f64)?)
+}
+
+/// The square root, with the gradient 0 where it is 0.
+fn root(squares: &Tensor) -> anyhow::Result<Tensor> {
+    let none = squares.eq(0.0)?.to_dtype(squares.dtype())?;
+    Ok(((squares + &none)?.sqrt()? - none)?)
 }
 
 fn max(tensor: &Tensor, dims: &[usize]) -> anyhow::Result<Tensor> {

@@ -3,7 +3,7 @@
 use plotly::common::{DashType, Line, Marker, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{Chart, axes, json};
+use super::{Chart, Tools, axes, json};
 use crate::report::input::{Record, Table};
 use crate::report::style::{self, plain};
 
@@ -69,6 +69,7 @@ fn chart(results: &Table, problem: &str, at: usize, work: Work) -> Option<Chart>
                   rounding hides the solver's error."
             .into(),
         json: json(plot, axes::layout(x, y)),
+        tools: Tools::None,
     })
 }
 

@@ -1,0 +1,68 @@
+//! What the teacher makes of a batch of tokens, computed once for all students.
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Tensor};
+
+use super::{Objective, Trainer};
+use crate::flow::{Block, teacher_logits};
+use crate::pythia::Pythia;
+
+/// What one student learns from.
+#[derive(Clone, Debug)]
+pub struct Targets {
+    /// (B, T): the tokens.
+    pub ids: Tensor,
+    /// (B, T, D): latents in front of the block, f32.
+    pub x0: Tensor,
+    /// (B, T, D): latents behind it, f32.
+    pub x1: Tensor,
+    /// (B, T, D) each: latents at all boundaries m to n, f32, where the objective follows them.
+    pub path: Option<Vec<Tensor>>,
+    /// (B·T, V): the teacher's logits, where the objective compares them.
+    pub logits: Option<Tensor>,
+}
+
+/// One pass of the teacher: latents at every boundary that some student needs, and the logits if one does.
+pub(super) struct TeacherPass {
+    ids: Tensor,
+    latents: Vec<(usize, Tensor)>,
+    logits: Option<Tensor>,
+}
+
+impl TeacherPass {
+    /// Runs the teacher as far as the trainers that are still active at `step` need it.
+    pub fn new(teacher: &Pythia, ids: &Tensor, trainers: &[Trainer], step: usize) -> Result<Self> {
+        let active = || trainers.iter().filter(|t| step < t.options.steps);
+        let boundaries = |t: &Trainer| {
+            let Block { m, n } = t.student.block;
+            if t.options.objective(step) == Objective::Path { (m..=n).collect() } else { vec![m, n] }
+        };
+        let mut wanted: Vec<usize> = active().flat_map(boundaries).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut x = teacher.hidden(ids, 0)?;
+        let mut at = 0;
+        let mut latents = Vec::with_capacity(wanted.len());
+        for boundary in wanted {
+            x = teacher.run(&x, at, boundary)?;
+            at = boundary;
+            latents.push((boundary, x.to_dtype(DType::F32)?));
+        }
+        let compared = active().any(|t| t.options.compares_logits(step));
+        let logits = compared.then(|| teacher_logits(teacher, at, &x)).transpose()?;
+        Ok(Self { ids: ids.clone(), latents, logits })
+    }
+
+    /// What the student of one block learns from.
+    pub fn targets(&self, Block { m, n }: Block) -> Result<Targets> {
+        let at = |boundary: usize| {
+            self.find(boundary).with_context(|| format!("boundary {boundary} was not computed"))
+        };
+        let path = (m..=n).map(|boundary| self.find(boundary)).collect();
+        Ok(Targets { ids: self.ids.clone(), x0: at(m)?, x1: at(n)?, path, logits: self.logits.clone() })
+    }
+
+    fn find(&self, boundary: usize) -> Option<Tensor> {
+        self.latents.iter().find(|(b, _)| *b == boundary).map(|(_, latents)| latents.clone())
+    }
+}
