@@ -70,6 +70,7 @@ struct Shard {
 }
 
 /// Some windows with their latents.
+#[derive(Clone, Debug)]
 pub struct LatentBatch {
     /// (B, T) of u32.
     pub ids: Tensor,

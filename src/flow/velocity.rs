@@ -34,6 +34,7 @@ pub struct VelocityField {
     low_rank: Option<LowRank>,
     times: Option<LearnedTimes>,
     parameters: Vec<(String, Var)>,
+    config: Config,
 }
 
 /// What the field makes of a time: one row G for each time.
@@ -108,14 +109,37 @@ impl VelocityField {
         device: &Device,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
-        let d = config.hidden_size;
         let mut parameters: Vec<(String, Var)> = Vec::new();
-        let mut parameter = |name: &str, shape: &[usize]| {
+        let parameter = |name: &str, shape: &[usize]| {
             let var = Var::from_tensor(&tensor(name, shape)?)?;
             let value = var.as_tensor().clone();
             parameters.push((name.to_string(), var));
             anyhow::Ok(value)
         };
+        let field = Self::over(config, block, extras, LayerContext::new(config, device)?, parameter)?;
+        Ok(Self { parameters, ..field })
+    }
+
+    /// The same field on other tensors in place of its parameters, in their order; it has no parameters of its own.
+    ///
+    /// # Errors
+    /// Too few tensors.
+    pub(super) fn on(&self, tensors: &[Tensor]) -> Result<Self> {
+        let mut tensors = tensors.iter();
+        Self::over(&self.config, self.block, self.extras, self.context.clone(), |name, _| {
+            tensors.next().cloned().with_context(|| format!("there is no tensor for {name}"))
+        })
+    }
+
+    /// Puts the parts together; `parameter(name, shape)` supplies each tensor.
+    fn over(
+        config: &Config,
+        block: Block,
+        extras: Extras,
+        context: LayerContext,
+        mut parameter: impl FnMut(&str, &[usize]) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let d = config.hidden_size;
         let layer = Layer::build(config, &mut parameter)?;
         let mut affine = |name: &str, outputs: usize, inputs: usize| {
             let weight = parameter(&format!("{name}.weight"), &[outputs, inputs])?;
@@ -138,8 +162,8 @@ impl VelocityField {
         let times = (learn_times > 0)
             .then(|| parameter("times.lengths", &[learn_times]).map(LearnedTimes::new))
             .transpose()?;
-        let context = LayerContext::new(config, device)?;
-        Ok(Self { block, extras, layer, context, time, low_rank, times, parameters })
+        let (parameters, config) = (Vec::new(), config.clone());
+        Ok(Self { block, extras, layer, context, time, low_rank, times, parameters, config })
     }
 
     /// The block this field stands for.
