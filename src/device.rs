@@ -97,8 +97,29 @@ fn automatic(note: impl FnOnce(&str)) -> Device {
     Device::Cpu
 }
 
+#[cfg(feature = "cuda")]
 fn cuda(number: usize) -> Result<Device, String> {
-    if cfg!(feature = "cuda") { Device::new_cuda(number).map_err(one_line) } else { Err(not_built("cuda")) }
+    crate::ops::cuda::open(number).map_err(|error| missing_for_cuda(&one_line(error)))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> Result<Device, String> {
+    Err(not_built("cuda"))
+}
+
+/// What the user can do about an error of CUDA's libraries.
+#[cfg(feature = "cuda")]
+fn missing_for_cuda(error: &str) -> String {
+    let missing = if error.contains("NO_DEVICE") {
+        "no NVIDIA card, or no driver for one, was found"
+    } else if error.contains("CUBLAS") || error.contains("CURAND") {
+        "libcublas.so.13, libcublasLt.so.13 and libcurand.so.10 must be on the loader path, see LD_LIBRARY_PATH"
+    } else if error.contains("INVALID_DEVICE") {
+        "there is no card of that number"
+    } else {
+        error
+    };
+    missing.to_owned()
 }
 
 fn metal(number: usize) -> Result<Device, String> {

@@ -1,11 +1,14 @@
 //! Golden cases by Hugging Face transformers: every folder of `tests/goldens` (and of `$LFT_GOLDENS`) that holds
 //! a `config.json` and an `expected.safetensors` with `input_ids`, `hidden.<boundary>`, `logits` and `greedy`.
+//!
+//! They run on the CPU, or on the device that `LFT_TEST_DEVICE` names as `--device` does.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
+use lft::device::DeviceChoice;
 use lft::pythia::{Cache, Pythia, Sampling, generate};
 
 const CPU: Device = Device::Cpu;
@@ -18,12 +21,28 @@ struct Case {
 
 impl Case {
     fn load(&self, dtype: DType) -> Result<Pythia> {
-        Pythia::load(self.folder.to_str().context("a path in UTF-8")?, dtype, &CPU)
+        self.load_from(&self.folder, dtype)
+    }
+
+    fn load_from(&self, folder: &Path, dtype: DType) -> Result<Pythia> {
+        Pythia::load(folder.to_str().context("a path in UTF-8")?, dtype, &device()?)
     }
 
     fn expected(&self, name: &str) -> Result<&Tensor> {
         self.expected.get(name).with_context(|| format!("expected.safetensors lacks {name}"))
     }
+}
+
+fn device() -> Result<Device> {
+    match std::env::var("LFT_TEST_DEVICE") {
+        Ok(name) => name.parse::<DeviceChoice>().map_err(anyhow::Error::msg)?.open(|_| ()),
+        Err(_) => Ok(CPU),
+    }
+}
+
+/// Relative error allowed in f32: other devices sum in another order than the CPU.
+fn single() -> Result<f64> {
+    Ok(if device()?.is_cpu() { 1e-4 } else { 1e-3 })
 }
 
 fn cases() -> Result<Vec<Case>> {
@@ -87,11 +106,11 @@ fn every_boundary_and_the_logits_agree() -> Result<()> {
         let last = model.config.num_hidden_layers;
         for boundary in 0..=last {
             let expected = case.expected(&format!("hidden.{boundary}"))?;
-            assert_close(&format!("hidden.{boundary}"), &model.hidden(ids, boundary)?, expected, 1e-4)?;
+            assert_close(&format!("hidden.{boundary}"), &model.hidden(ids, boundary)?, expected, single()?)?;
         }
-        assert_close("logits", &model.logits(ids)?, case.expected("logits")?, 1e-4)?;
-        let middle = model.run(case.expected("hidden.1")?, 1, last)?;
-        assert_close("run from boundary 1", &middle, case.expected(&format!("hidden.{last}"))?, 1e-4)
+        assert_close("logits", &model.logits(ids)?, case.expected("logits")?, single()?)?;
+        let middle = model.run(&case.expected("hidden.1")?.to_device(&device()?)?, 1, last)?;
+        assert_close("run from boundary 1", &middle, case.expected(&format!("hidden.{last}"))?, single()?)
     })
 }
 
@@ -124,7 +143,7 @@ fn cached_logits_equal_those_of_whole_sequences() -> Result<()> {
             let x = model.embed_cached(&ids.narrow(1, cache.len(), length)?, &cache)?;
             let logits = model.head(&model.run_cached(&x, 0, last, &mut cache)?)?;
             let whole = case.expected("logits")?.narrow(1, cache.len() - length, length)?;
-            assert_close(&format!("logits up to token {}", cache.len()), &logits, &whole, 1e-4)?;
+            assert_close(&format!("logits up to token {}", cache.len()), &logits, &whole, single()?)?;
         }
         Ok(())
     })
@@ -160,13 +179,18 @@ fn a_saved_model_computes_the_same() -> Result<()> {
         let model = case.load(DType::F32)?;
         let folder = tempfile::tempdir()?;
         model.save(folder.path())?;
-        let again = Pythia::load(folder.path().to_str().context("a path in UTF-8")?, DType::F32, &CPU)?;
+        let again = case.load_from(folder.path(), DType::F32)?;
         assert_close(
             "hidden.0",
             &again.embed(case.expected("input_ids")?)?,
             case.expected("hidden.0")?,
-            1e-4,
+            single()?,
         )?;
-        assert_close("logits", &again.logits(case.expected("input_ids")?)?, case.expected("logits")?, 1e-4)
+        assert_close(
+            "logits",
+            &again.logits(case.expected("input_ids")?)?,
+            case.expected("logits")?,
+            single()?,
+        )
     })
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
+use super::velocity::compute_dtype;
 use super::{Block, Extras, VelocityField};
 use crate::atomic;
 use crate::pythia::{Config, Pythia};
@@ -62,7 +63,8 @@ impl VelocityField {
         let path = folder.join(WEIGHTS);
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        Self::assemble(&teacher.config, block, description.extras, teacher.device(), |name, shape| {
+        let (extras, compute) = (description.extras, compute_dtype(teacher));
+        Self::assemble(&teacher.config, block, extras, teacher.device(), compute, |name, shape| {
             let Some(tensor) = tensors.get(name) else { bail!("{} holds no {name}", path.display()) };
             ensure!(
                 tensor.dims() == shape,

@@ -21,6 +21,14 @@ pub trait Field {
     fn scaled_velocity(&self, x: &Tensor, t: &Tensor, d: &Tensor) -> anyhow::Result<Tensor> {
         Ok(per_example(&self.velocity(x, t)?, d)?)
     }
+
+    /// Runs `body`, in which the field's parameters do not change, so that what is made of them may be made once.
+    fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R
+    where
+        Self: Sized,
+    {
+        body()
+    }
 }
 
 impl<F: Fn(&Tensor, &Tensor) -> anyhow::Result<Tensor>> Field for F {

@@ -14,6 +14,8 @@ mod integration;
 mod learned_times;
 mod lowrank;
 mod matching;
+#[cfg(feature = "cuda")]
+mod on_card;
 mod path;
 mod recompute;
 pub mod recoupling;

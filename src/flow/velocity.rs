@@ -14,6 +14,8 @@ use super::field::Field;
 use super::init::{Init, initial};
 use super::learned_times::LearnedTimes;
 use super::lowrank::LowRank;
+#[cfg(feature = "cuda")]
+use super::on_card::OnCard;
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
 use crate::ode;
 use crate::ops;
@@ -35,6 +37,10 @@ pub struct VelocityField {
     times: Option<LearnedTimes>,
     parameters: Vec<(String, Var)>,
     config: Config,
+    /// What the branches are computed in; the stream, the time conditioning and the weights themselves are f32.
+    compute: DType,
+    #[cfg(feature = "cuda")]
+    card: OnCard,
 }
 
 /// What the field makes of a time: one row G for each time.
@@ -87,7 +93,7 @@ impl VelocityField {
         let gate = if init == Init::Teacher { block.layers() as f64 } else { 0.0 };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let device = teacher.device().clone();
-        Self::assemble(config, block, extras, &device, |name, shape| match &source {
+        Self::assemble(config, block, extras, &device, compute_dtype(teacher), |name, shape| match &source {
             Some(tensors)
                 if name.starts_with("attention.")
                     || name.starts_with("mlp.")
@@ -107,6 +113,7 @@ impl VelocityField {
         block: Block,
         extras: Extras,
         device: &Device,
+        compute: DType,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
         let mut parameters: Vec<(String, Var)> = Vec::new();
@@ -117,7 +124,7 @@ impl VelocityField {
             anyhow::Ok(value)
         };
         let field = Self::over(config, block, extras, LayerContext::new(config, device)?, parameter)?;
-        Ok(Self { parameters, ..field })
+        Ok(Self { parameters, compute, ..field })
     }
 
     /// The same field on other tensors in place of its parameters, in their order; it has no parameters of its own.
@@ -126,9 +133,19 @@ impl VelocityField {
     /// Too few tensors.
     pub(super) fn on(&self, tensors: &[Tensor]) -> Result<Self> {
         let mut tensors = tensors.iter();
-        Self::over(&self.config, self.block, self.extras, self.context.clone(), |name, _| {
+        let field = Self::over(&self.config, self.block, self.extras, self.context.clone(), |name, _| {
             tensors.next().cloned().with_context(|| format!("there is no tensor for {name}"))
-        })
+        })?;
+        Ok(Self { compute: self.compute, ..field })
+    }
+
+    /// The same field with the same parameters, whose branches are computed in another format.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn computing_in(&self, dtype: DType) -> Result<Self> {
+        let tensors: Vec<Tensor> = self.parameters.iter().map(|(_, v)| v.as_tensor().clone()).collect();
+        Ok(Self { parameters: self.parameters.clone(), compute: dtype, ..self.on(&tensors)? })
     }
 
     /// Puts the parts together; `parameter(name, shape)` supplies each tensor.
@@ -163,7 +180,20 @@ impl VelocityField {
             .then(|| parameter("times.lengths", &[learn_times]).map(LearnedTimes::new))
             .transpose()?;
         let (parameters, config) = (Vec::new(), config.clone());
-        Ok(Self { block, extras, layer, context, time, low_rank, times, parameters, config })
+        Ok(Self {
+            block,
+            extras,
+            layer,
+            context,
+            time,
+            low_rank,
+            times,
+            parameters,
+            config,
+            compute: DType::F32,
+            #[cfg(feature = "cuda")]
+            card: OnCard::default(),
+        })
     }
 
     /// The block this field stands for.
@@ -227,6 +257,20 @@ impl VelocityField {
         Ok(Conditioned { modulation: time.modulation(&condition)?, scales })
     }
 
+    /// The velocity of whole sequences.
+    fn whole(&self, x: &Tensor, conditioned: &Conditioned, gates: &Tensor) -> Result<Tensor> {
+        ode::evaluation(|| {
+            #[cfg(feature = "cuda")]
+            if conditioned.scales.is_none() {
+                let (layer, context, modulation) = (&self.layer, &self.context, &conditioned.modulation);
+                if let Some(u) = self.card.field(layer, context, self.compute, x, modulation, gates)? {
+                    return Ok(u);
+                }
+            }
+            self.evaluate(x, conditioned, gates, LayerContext::attend)
+        })
+    }
+
     /// One evaluation, counted as such.
     fn evaluate(
         &self,
@@ -249,7 +293,7 @@ impl VelocityField {
         let norm = |branch: usize, x: &Tensor| {
             let weights = if branch == 0 { &layer.input_layernorm } else { &layer.post_attention_layernorm };
             let (scale, shift) = modulation.norm(branch, &weights.weight, &weights.bias)?;
-            anyhow::Ok(ops::layer_norm(x, &scale, &shift, context.eps)?)
+            anyhow::Ok(ops::layer_norm_to(x, &scale, &shift, context.eps, self.compute)?)
         };
         let project = |i: usize, affine: &Affine, x: &Tensor| {
             let y = affine.forward(x)?;
@@ -263,7 +307,7 @@ impl VelocityField {
         let seen = if context.parallel {
             x.clone()
         } else {
-            (x + attended.broadcast_mul(&modulation.gates.narrow(1, 0, 1)?)?)?
+            (x + attended.to_dtype(x.dtype())?.broadcast_mul(&modulation.gates.narrow(1, 0, 1)?)?)?
         };
         let inner = context.activation.apply(&project(2, &layer.dense_h_to_4h, &norm(1, &seen)?)?)?;
         let mlp = project(3, &layer.dense_4h_to_h, &inner)?;
@@ -274,13 +318,27 @@ impl VelocityField {
 impl Field for VelocityField {
     fn velocity(&self, x: &Tensor, t: &Tensor) -> Result<Tensor> {
         let conditioned = self.condition(t)?;
-        self.evaluate(x, &conditioned, &conditioned.modulation.gates, LayerContext::attend)
+        self.whole(x, &conditioned, &conditioned.modulation.gates)
     }
 
     /// The step length goes into the gates, where it costs nothing.
     fn scaled_velocity(&self, x: &Tensor, t: &Tensor, d: &Tensor) -> Result<Tensor> {
         let conditioned = self.condition(t)?;
         let gates = conditioned.modulation.gates.broadcast_mul(&d.reshape(((), 1, 1))?)?;
-        self.evaluate(x, &conditioned, &gates, LayerContext::attend)
+        self.whole(x, &conditioned, &gates)
     }
+
+    #[cfg(feature = "cuda")]
+    fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R {
+        self.card.keep_maps(true);
+        let result = body();
+        self.card.keep_maps(false);
+        result
+    }
+}
+
+/// Branches are computed in bf16 where a teacher in bf16 lives on a CUDA card, which multiplies it many times faster
+/// than f32; everywhere else in f32.
+pub(super) fn compute_dtype(teacher: &Pythia) -> DType {
+    if teacher.device().is_cuda() && teacher.dtype() == DType::BF16 { DType::BF16 } else { DType::F32 }
 }

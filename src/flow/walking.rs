@@ -44,16 +44,18 @@ pub fn equal_times(k: usize, device: &Device) -> Result<Vec<Tensor>> {
 /// # Shapes
 /// `x0` (B, T, D); `times` tensors (B) or (1); result (B, T, D).
 pub fn walk(u: &impl Field, x0: &Tensor, times: &[Tensor], method: Method) -> Result<Tensor> {
-    let mut x = x0.clone();
-    for interval in times.windows(2) {
-        let (start, length) = (&interval[0], (&interval[1] - &interval[0])?);
-        let field = |x: &Tensor, s: f64| {
-            let t = (start + (&length * s)?)?;
-            u.scaled_velocity(x, &t, &length)
-        };
-        x = ode::step(method.tableau(), field, &x, 0.0, 1.0)?;
-    }
-    Ok(x)
+    u.unchanged(|| {
+        let mut x = x0.clone();
+        for interval in times.windows(2) {
+            let (start, length) = (&interval[0], (&interval[1] - &interval[0])?);
+            let field = |x: &Tensor, s: f64| {
+                let t = (start + (&length * s)?)?;
+                u.scaled_velocity(x, &t, &length)
+            };
+            x = ode::step(method.tableau(), field, &x, 0.0, 1.0)?;
+        }
+        Ok(x)
+    })
 }
 
 /// `L = E‖x̂₁ − x1‖²` with `x̂₁` the end of the walk (paper, eq. 8); the mean runs over all elements.

@@ -10,6 +10,7 @@ use super::catalogue::{Entry, OptionsTable, Param, join};
 use super::checkpoint;
 use super::curve::{Curve, losses};
 use super::data::{BATCH, Dataset};
+use super::device;
 use super::flow::StudentObject;
 use super::interrupt;
 use super::latents::Latents;
@@ -23,7 +24,7 @@ use super::results::Run;
 use super::state::State;
 use crate::train::{self, Curriculum, Descent, Lessons, Objective, Saving, Trainer, side_by_side};
 
-const ALGORITHM: [Param; 20] = [
+const ALGORITHM: [Param; 21] = [
     (
         "method?",
         "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"|\"path\"|\"kl\"|\"lm\"",
@@ -56,6 +57,12 @@ const ALGORITHM: [Param; 20] = [
     ),
     ("kl_steps?", "integer", "solver steps k of the flow that kl and lm are taken through, 1 when left out"),
     ("kl_solver?", SOLVER, "solver of that flow, midpoint when left out"),
+    (
+        "dtype?",
+        "\"f32\"|\"bf16\"",
+        "format the field's branches are computed in, weights and moments stay f32; when left out bf16 for a bf16 teacher \
+         on CUDA, else f32",
+    ),
     ("accumulate?", "integer", "parts that a batch is computed in, to save memory; 1 when left out"),
     (
         "ema?",
@@ -78,8 +85,8 @@ const DATA: [Param; 4] = [
 const TRAIN: OptionsTable = OptionsTable {
     class: "TrainOptions",
     fields: &{
-        const OWN: [Param; 24] = join(DATA, ALGORITHM);
-        const FIELDS: [Param; 26] = join(OWN, checkpoint::OPTIONS);
+        const OWN: [Param; 25] = join(DATA, ALGORITHM);
+        const FIELDS: [Param; 27] = join(OWN, checkpoint::OPTIONS);
         FIELDS
     },
 };
@@ -90,7 +97,7 @@ const MEMBER: OptionsTable = OptionsTable {
             ("student", "Student", "the student to train"),
             ("name?", "string", "what tables and progress call it, the algorithm when left out"),
         ];
-        const FIELDS: [Param; 22] = join(OWN, ALGORITHM);
+        const FIELDS: [Param; 23] = join(OWN, ALGORITHM);
         FIELDS
     },
 };
@@ -286,6 +293,7 @@ fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Option
         kl_weight: options.or("kl_weight", default.kl_weight)?,
         kl_steps: options.count("kl_steps", default.kl_steps, 1)?,
         kl_solver: method(options, "kl_solver", default.kl_solver)?,
+        dtype: options.get::<String>("dtype")?.map(|name| device::dtype(&name)).transpose()?,
         accumulate: options.count("accumulate", default.accumulate, 1)?,
         ema: options.get("ema")?,
         recompute: options.or("recompute", default.recompute)?,

@@ -76,7 +76,7 @@ fn mismatch(message: String) -> Error {
 fn composed_sum(x: &Tensor, terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     let mut sum = x.clone();
     for &(c, k) in terms {
-        sum = (sum + (k * c)?)?;
+        sum = if c == 1.0 { (sum + k)? } else { (sum + (k * c)?)? };
     }
     Ok(sum)
 }

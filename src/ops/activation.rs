@@ -26,7 +26,14 @@ pub enum Activation {
 impl Activation {
     /// Applies the activation elementwise; any shape, differentiable.
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
-        if kernel::applies(&[x]) { x.apply_op1(Fused(self)) } else { self.composed(x) }
+        if kernel::applies(&[x]) {
+            return x.apply_op1(Fused(self));
+        }
+        #[cfg(feature = "cuda")]
+        if let Some(y) = super::cuda::activation(x, self)? {
+            return Ok(y);
+        }
+        self.composed(x)
     }
 
     fn composed(self, x: &Tensor) -> Result<Tensor> {

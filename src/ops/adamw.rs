@@ -6,6 +6,9 @@ use rayon::prelude::*;
 use super::kernel::{self, GRAIN, elements, lane_sum, with_elements};
 use super::simd::vectorised;
 
+#[cfg(feature = "cuda")]
+pub use super::cuda::{ClippedSlot, clipped_adamw};
+
 /// The coefficients of one update.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
@@ -67,7 +70,7 @@ pub fn squared_norm(gradient: &Tensor) -> Result<f64> {
 }
 
 impl Update {
-    fn corrections(&self) -> (f64, f64) {
+    pub(super) fn corrections(&self) -> (f64, f64) {
         let power = |beta: f64| 1.0 - beta.powf(self.step as f64);
         (power(self.beta1), power(self.beta2))
     }

@@ -22,6 +22,10 @@ pub fn causal(qkv: &Tensor, rotary: &Rotary, heads: usize) -> Result<Tensor> {
     if kernel::applies(&[qkv]) && rotary.tables()[0].device().is_cpu() {
         return qkv.apply_op1(Fused { rotary: rotary.clone(), heads, channels });
     }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::causal(qkv, rotary, heads)? {
+        return Ok(y);
+    }
     composed(qkv, rotary, heads)
 }
 
@@ -44,6 +48,10 @@ fn head_channels(qkv: &Tensor, heads: usize) -> Result<usize> {
 /// `qkv` (B, T, H·3·C); results q, k, v (B, H, T, C).
 pub fn split(qkv: &Tensor, rotary: &Rotary, heads: usize, start: usize) -> Result<(Tensor, Tensor, Tensor)> {
     let channels = head_channels(qkv, heads)?;
+    #[cfg(feature = "cuda")]
+    if let Some(parts) = super::cuda::split(qkv, rotary, heads, start)? {
+        return Ok(parts);
+    }
     let (batch, tokens, _) = qkv.dims3()?;
     let packed = qkv.reshape((batch, tokens, heads, 3 * channels))?.transpose(1, 2)?;
     let part = |i: usize| packed.narrow(D::Minus1, i * channels, channels);
@@ -61,6 +69,10 @@ pub fn split(qkv: &Tensor, rotary: &Rotary, heads: usize, start: usize) -> Resul
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let (batch, heads, tokens, channels) = q.dims4()?;
     let seen = k.dims4()?.2;
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::attend_one(q, k, v)? {
+        return Ok(y);
+    }
     let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? / (channels as f64).sqrt())?;
     let scores = if tokens == 1 { scores } else { scores.broadcast_add(&mask(tokens, seen, q)?)? };
     let weights = softmax(&scores)?;

@@ -17,7 +17,14 @@ pub fn kl_divergence(p_logits: &Tensor, q_logits: &Tensor) -> Result<Tensor> {
     }
     p_logits.dims2()?;
     let (p, q) = (p_logits.contiguous()?, q_logits.contiguous()?);
-    if kernel::applies(&[&p, &q]) { p.apply_op2(&q, Kl) } else { composed_kl(&p, &q) }
+    if kernel::applies(&[&p, &q]) {
+        return p.apply_op2(&q, Kl);
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(kl) = super::cuda::kl_divergence(&p, &q)? {
+        return Ok(kl);
+    }
+    composed_kl(&p, &q)
 }
 
 /// `−log softmax(logits)[target]` in nats.
@@ -36,6 +43,10 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     let (logits, targets) = (logits.contiguous()?, targets.contiguous()?);
     if kernel::applies(&[&logits]) {
         return logits.apply_op2(&targets, CrossEntropy);
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(loss) = super::cuda::cross_entropy(&logits, &targets)? {
+        return Ok(loss);
     }
     composed_cross_entropy(&logits, &targets)
 }

@@ -10,7 +10,7 @@ use super::simd::vectorised;
 ///
 /// # Shapes
 /// `attention` and `mlp` (B, T, D); `gates` (B, 2, D) holding α₁ and α₂ of each example, or (1, 2, D)
-/// for one pair of gates; result (B, T, D).
+/// for one pair of gates; result (B, T, D) in the dtype of the gates.
 pub fn gated_sum(attention: &Tensor, mlp: &Tensor, gates: &Tensor) -> Result<Tensor> {
     let (batch, _, width) = attention.dims3()?;
     let (groups, two, gate_width) = gates.dims3()?;
@@ -25,10 +25,15 @@ pub fn gated_sum(attention: &Tensor, mlp: &Tensor, gates: &Tensor) -> Result<Ten
     if kernel::applies(&[attention, mlp, gates]) {
         return attention.apply_op3(mlp, gates, Fused { groups, width });
     }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::gated_sum(attention, mlp, gates)? {
+        return Ok(y);
+    }
     composed(attention, mlp, gates)
 }
 
 fn composed(attention: &Tensor, mlp: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    let (attention, mlp) = (attention.to_dtype(gates.dtype())?, mlp.to_dtype(gates.dtype())?);
     let first = attention.broadcast_mul(&gates.narrow(1, 0, 1)?)?;
     first + mlp.broadcast_mul(&gates.narrow(1, 1, 1)?)?
 }

@@ -14,6 +14,11 @@ use super::simd::vectorised;
 /// # Shapes
 /// `x` (B, T, D); `scale` and `shift` (D), (1, D) or (B, D); result (B, T, D).
 pub fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f64) -> Result<Tensor> {
+    layer_norm_to(x, scale, shift, eps, x.dtype())
+}
+
+/// The same, rounded to another dtype: a stream kept in f32 whose branches are computed in bf16.
+pub fn layer_norm_to(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f64, out: DType) -> Result<Tensor> {
     let (batch, _, width) = x.dims3()?;
     let groups = scale.elem_count() / width.max(1);
     if scale.dims() != shift.dims() || scale.dims().last() != Some(&width) || (groups != 1 && groups != batch)
@@ -27,9 +32,13 @@ pub fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f64) -> Resul
     }
     let x = x.contiguous()?;
     if kernel::applies(&[&x, scale, shift]) {
-        return x.apply_op3(scale, shift, Fused { eps: eps as f32, width, groups });
+        return x.apply_op3(scale, shift, Fused { eps: eps as f32, width, groups })?.to_dtype(out);
     }
-    composed(&x, scale, shift, eps)
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::layer_norm(&x, scale, shift, eps, out)? {
+        return Ok(y);
+    }
+    composed(&x, scale, shift, eps)?.to_dtype(out)
 }
 
 fn composed(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f64) -> Result<Tensor> {

@@ -8,13 +8,17 @@ use super::kernel::{self, Matrix, all_threads, elements, matmul, with_elements};
 /// `y = x·Wᵀ + b`.
 ///
 /// # Shapes
-/// `x` (…, I), `weight` (O, I), `bias` (O), result (…, O).
+/// `x` (…, I), `weight` (O, I), `bias` (O), result (…, O) in the dtype of `x`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     if x.dims().last() != Some(&inputs) {
         bail!("linear: x of shape {:?} does not end in the {inputs} inputs of the weight", x.dims());
     }
-    let x = if kernel::applies(&[weight]) { x.contiguous()? } else { x.clone() };
+    let x = x.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::linear(&x, weight, bias)? {
+        return Ok(y);
+    }
     match bias {
         Some(bias) if kernel::applies(&[&x, weight, bias]) => {
             x.apply_op3(weight, bias, Affine { outputs, inputs })
@@ -27,9 +31,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     let mut dims = x.dims().to_vec();
-    let y = x.reshape(((), inputs))?.matmul(&weight.t()?)?;
+    let y = x.reshape(((), inputs))?.matmul(&weight.to_dtype(x.dtype())?.t()?)?;
     let y = match bias {
-        Some(bias) => y.broadcast_add(bias)?,
+        Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
         None => y,
     };
     if let Some(last) = dims.last_mut() {

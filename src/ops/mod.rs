@@ -1,9 +1,10 @@
 //! Differentiable operations that candle lacks or that silently record no backward there
 //! (`ops::layer_norm`, `softmax_last_dim`, `rope` and `sdpa` of candle 0.11 freeze everything upstream).
 //!
-//! Every operation here has two forms: a composition of candle's differentiable primitives, which is
-//! the definition and runs on every device and dtype, and a fused kernel for f32 on the CPU with a
-//! hand-written backward. The public function picks the kernel where it applies.
+//! Every operation here has up to three forms: a composition of candle's differentiable primitives, which is
+//! the definition and runs on every device and dtype; a fused kernel for f32 on the CPU; and, with the feature
+//! `cuda`, kernels for f32 and bf16 on NVIDIA cards. Kernels have a hand-written backward. The public function
+//! picks the kernel where one applies.
 //!
 //! Shape letters: B batch, T tokens, D residual width, H heads, C channels per head, V vocabulary.
 
@@ -13,6 +14,8 @@ pub mod attention;
 mod attention_kernel;
 #[cfg(test)]
 pub(crate) mod check;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod divergence;
 pub mod embedding;
 pub mod gate;
@@ -29,7 +32,7 @@ pub use activation::Activation;
 pub use divergence::{cross_entropy, kl_divergence};
 pub use embedding::embedding_gradient;
 pub use gate::gated_sum;
-pub use layer_norm::layer_norm;
+pub use layer_norm::{layer_norm, layer_norm_to};
 pub use linear::linear;
 pub use recompute::Recompute;
 pub use residual::residual;

@@ -14,6 +14,10 @@ pub fn residual(x: &Tensor, a: &Tensor, m: &Tensor) -> Result<Tensor> {
     if kernel::applies(&[x, a, m]) && x.dims() == a.dims() && x.dims() == m.dims() {
         return x.apply_op3(a, m, Fused);
     }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::residual(x, a, m)? {
+        return Ok(y);
+    }
     (x + a)? + m
 }
 

@@ -7,6 +7,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
 use super::optimizer::{Gradients, Optimizer, Slots, refill_all, zeros};
+#[cfg(feature = "cuda")]
+use crate::ops::adamw::{ClippedSlot, clipped_adamw};
 use crate::ops::adamw::{Update, adamw};
 
 /// The coefficients of [`AdamW`].
@@ -60,8 +62,35 @@ impl AdamW {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl AdamW {
+    /// The whole step as a few kernels on a CUDA card; `None` where the parameters are elsewhere.
+    fn step_on_card(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<Option<f64>> {
+        let AdamWOptions { betas: (beta1, beta2), eps, weight_decay } = self.options;
+        let step = self.step + 1;
+        let update = Update { lr, beta1, beta2, eps, weight_decay, step, gradient_scale: 1.0 };
+        let pairs = self.slots.pairs(gradients)?;
+        let slots = pairs.into_iter().map(|(slot, gradient)| {
+            let [first, second] = &slot.memory;
+            Ok(ClippedSlot { parameter: &slot.parameter, gradient: gradient.contiguous()?, first, second })
+        });
+        let slots: Vec<ClippedSlot<'_>> = slots.collect::<Result<_>>()?;
+        let Some(norm) = clipped_adamw(&slots, &update, clip.unwrap_or(f64::INFINITY))? else {
+            return Ok(None);
+        };
+        let norm = f64::from(norm.squeeze(0)?.to_scalar::<f32>()?);
+        anyhow::ensure!(norm.is_finite(), "the gradient's norm is {norm}");
+        self.step = step;
+        Ok(Some(norm))
+    }
+}
+
 impl Optimizer for AdamW {
     fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64> {
+        #[cfg(feature = "cuda")]
+        if let Some(norm) = self.step_on_card(gradients, lr, clip)? {
+            return Ok(norm);
+        }
         let Gradients { pairs, norm, scale } = self.slots.gradients(gradients, clip)?;
         let AdamWOptions { betas: (beta1, beta2), eps, weight_decay } = self.options;
         self.step += 1;

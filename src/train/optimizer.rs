@@ -93,13 +93,20 @@ impl<M> Slots<M> {
         self.0.iter().filter_map(move |slot| Some((format!("{kind}.{}", slot.name), part(&slot.memory)?)))
     }
 
-    /// The gradients of all parameters.
+    /// Every parameter with its gradient.
+    ///
+    /// # Errors
+    /// If a parameter received none.
+    pub fn pairs<'a>(&'a self, gradients: &'a GradStore) -> Result<Vec<(&'a Slot<M>, &'a Tensor)>> {
+        self.0.iter().map(|slot| Ok((slot, slot.gradient(gradients)?))).collect()
+    }
+
+    /// The gradients of all parameters and what clips them.
     ///
     /// # Errors
     /// As [`Optimizer::step`].
     pub fn gradients<'a>(&'a self, gradients: &'a GradStore, clip: Option<f64>) -> Result<Gradients<'a, M>> {
-        let pairs = self.0.iter().map(|slot| Ok((slot, slot.gradient(gradients)?)));
-        let pairs: Vec<(&Slot<M>, &Tensor)> = pairs.collect::<Result<_>>()?;
+        let pairs = self.pairs(gradients)?;
         let mut square = 0.0;
         for (_, gradient) in &pairs {
             square += squared_norm(gradient)?;

@@ -1,6 +1,7 @@
 //! Everything that defines a training run but its data.
 
 use anyhow::{Result, ensure};
+use candle_core::DType;
 
 use super::{AdamWOptions, Curriculum, Objective, Rule, check};
 use crate::ode::Method;
@@ -38,6 +39,8 @@ pub struct Options {
     pub kl_steps: usize,
     /// Solver of that integration.
     pub kl_solver: Method,
+    /// Format that the field's branches are computed in; as the field has it when None.
+    pub dtype: Option<DType>,
     /// Parts that a batch is computed in, one after the other.
     pub accumulate: usize,
     /// Decay of an average of the weights, which replaces them at the end.
@@ -66,6 +69,7 @@ impl Default for Options {
             kl_weight: 0.0,
             kl_steps: 1,
             kl_solver: Method::Midpoint,
+            dtype: None,
             accumulate: 1,
             ema: None,
             recompute: false,

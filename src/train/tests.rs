@@ -313,3 +313,17 @@ fn latents_on_disk_train_as_the_teacher_does() -> Result<()> {
     assert!(elsewhere.unwrap_err().to_string().contains("no latents at boundary 1, only at [0, 3]"));
     Ok(())
 }
+
+#[test]
+fn half_precision_trains_nearly_the_same_losses() -> Result<()> {
+    let teacher = teacher()?;
+    let half = || Options { dtype: Some(DType::BF16), ..options(Objective::Fw) };
+    let mut pair = [trainer(&teacher, options(Objective::Fw))?, trainer(&teacher, half())?];
+    let curves = losses(&mut pair)?;
+    assert_ne!(curves[0], curves[1]);
+    for (exact, half) in curves[0].iter().zip(&curves[1]) {
+        assert!((exact - half).abs() < 0.1 * exact, "{exact} and {half}");
+    }
+    assert!(pair[1].student.velocity.parameters().iter().all(|(_, v)| v.dtype() == DType::F32));
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! One student's training, step by step.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use rand::SeedableRng;
@@ -42,8 +44,11 @@ impl Trainer {
     ///
     /// # Errors
     /// If an option lies outside its range.
-    pub fn new(student: Student, options: Options) -> Result<Self> {
+    pub fn new(mut student: Student, options: Options) -> Result<Self> {
         options.validate()?;
+        if let Some(dtype) = options.dtype {
+            student.velocity = Arc::new(student.velocity.computing_in(dtype)?);
+        }
         let learned = student.velocity.extras().learn_times;
         ensure!(
             learned == 0 || (learned == options.kl_steps && options.always_integrates()),

@@ -82,7 +82,9 @@ pub fn members(class: &mut Members<'_, Handle>) {
             returns: &[("Gradients", "indexed by variable")],
             example: "local w = lft.var(lft.tensor({2}))\nlocal grads = (w ^ 3):sum():backward()\nassert(math.abs(grads[w]:item() - 12) < 1e-5)",
         },
-        |_, this: &Handle, ()| {
+        |lua, this: &Handle, ()| {
+            // A loss holds all that was computed for it; to Lua it is a few words, so those of earlier steps would pile up.
+            lua.gc_collect()?;
             let loss = this.get()?;
             if loss.elem_count() != 1 {
                 bail!("the loss must be one number, its shape is {:?}; reduce it with :sum() or :mean()", loss.dims());

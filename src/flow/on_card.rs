@@ -1,0 +1,71 @@
+//! The velocity field as one operation on a CUDA card.
+
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+use candle_core::{DType, Tensor};
+
+use super::time::Modulation;
+use crate::ops::Activation;
+use crate::ops::cuda::{FieldSetting, Maps, field};
+use crate::pythia::{Layer, LayerContext};
+
+/// The layer's weights as the operation takes them, kept between evaluations where they are known not to change.
+#[derive(Default)]
+pub(super) struct OnCard(Mutex<Kept>);
+
+#[derive(Default)]
+enum Kept {
+    /// They may change: each evaluation gathers them anew.
+    #[default]
+    Nothing,
+    /// They do not change until further notice.
+    Wanted,
+    Maps(Box<Maps>),
+}
+
+impl OnCard {
+    /// Says that the weights stay as they are from now on, or that they may change again.
+    pub fn keep_maps(&self, keep: bool) {
+        *self.kept() = if keep { Kept::Wanted } else { Kept::Nothing };
+    }
+
+    /// The velocity; `None` where the operation does not cover the layer or its operands.
+    pub fn field(
+        &self,
+        layer: &Layer,
+        context: &LayerContext,
+        compute: DType,
+        x: &Tensor,
+        modulation: &Modulation,
+        gates: &Tensor,
+    ) -> Result<Option<Tensor>> {
+        if !x.device().is_cuda() || !context.parallel || context.activation != Activation::Gelu {
+            return Ok(None);
+        }
+        let [first, second] = [(0, &layer.input_layernorm), (1, &layer.post_attention_layernorm)]
+            .map(|(branch, norm)| modulation.norm(branch, &norm.weight, &norm.bias));
+        let ((scale1, shift1), (scale2, shift2)) = (first?, second?);
+        let norms = Tensor::stack(&[scale1, shift1, scale2, shift2], 1)?;
+        let packed = Tensor::cat(&[&norms, gates], 1)?;
+        let setting = FieldSetting { rotary: context.rotary.clone(), heads: context.heads, eps: context.eps };
+        Ok(field(&x.contiguous()?, &packed, &self.maps(layer, compute)?, &setting)?)
+    }
+
+    fn maps(&self, layer: &Layer, compute: DType) -> Result<Maps> {
+        let mut kept = self.kept();
+        if let Kept::Maps(maps) = &*kept {
+            return Ok(maps.as_ref().clone());
+        }
+        let maps = [&layer.query_key_value, &layer.dense, &layer.dense_h_to_4h, &layer.dense_4h_to_h];
+        let maps = Maps::new(maps.map(|map| (&map.weight, map.bias.as_ref())), compute)?;
+        if matches!(*kept, Kept::Wanted) {
+            *kept = Kept::Maps(Box::new(maps.clone()));
+        }
+        Ok(maps)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

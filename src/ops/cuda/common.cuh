@@ -1,0 +1,90 @@
+// What the kernels share: element types, vectors of elements, and sums over warps.
+#pragma once
+#include <cuda_bf16.h>
+#include <stdint.h>
+
+typedef __nv_bfloat16 bf16;
+
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ float widen(bf16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ void put(float *p, float x) { *p = x; }
+__device__ __forceinline__ void put(bf16 *p, float x) { *p = __float2bfloat16(x); }
+
+// V consecutive elements as floats; V is 4, or 1 where widths or addresses are odd.
+template <int V> __device__ __forceinline__ void load(const float *p, float (&x)[V]) {
+  if constexpr (V == 4) {
+    float4 v = *reinterpret_cast<const float4 *>(p);
+    x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+  } else {
+    x[0] = *p;
+  }
+}
+
+template <int V> __device__ __forceinline__ void load(const bf16 *p, float (&x)[V]) {
+  if constexpr (V == 4) {
+    uint2 v = *reinterpret_cast<const uint2 *>(p);
+    float2 a = __bfloat1622float2(*reinterpret_cast<__nv_bfloat162 *>(&v.x));
+    float2 b = __bfloat1622float2(*reinterpret_cast<__nv_bfloat162 *>(&v.y));
+    x[0] = a.x, x[1] = a.y, x[2] = b.x, x[3] = b.y;
+  } else {
+    x[0] = widen(*p);
+  }
+}
+
+template <int V> __device__ __forceinline__ void store(float *p, const float (&x)[V]) {
+  if constexpr (V == 4)
+    *reinterpret_cast<float4 *>(p) = make_float4(x[0], x[1], x[2], x[3]);
+  else
+    *p = x[0];
+}
+
+__device__ __forceinline__ uint32_t pack(float lo, float hi) {
+  __nv_bfloat162 v = __floats2bfloat162_rn(lo, hi);
+  return *reinterpret_cast<uint32_t *>(&v);
+}
+
+template <int V> __device__ __forceinline__ void store(bf16 *p, const float (&x)[V]) {
+  if constexpr (V == 4)
+    *reinterpret_cast<uint2 *>(p) = make_uint2(pack(x[0], x[1]), pack(x[2], x[3]));
+  else
+    put(p, x[0]);
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(~0u, x, offset);
+  return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+  for (int offset = 16; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, offset));
+  return x;
+}
+
+// 2ˣ to about 2 units in the last place.
+__device__ __forceinline__ float power(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Sum over a block of up to 1024 threads; every thread receives it.
+__device__ __forceinline__ float block_sum(float x) {
+  __shared__ float lanes[32];
+  x = warp_sum(x);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) lanes[threadIdx.x / 32] = x;
+  __syncthreads();
+  return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? lanes[threadIdx.x % 32] : 0.f);
+}
+
+__device__ __forceinline__ float block_max(float x) {
+  __shared__ float lanes[32];
+  x = warp_max(x);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) lanes[threadIdx.x / 32] = x;
+  __syncthreads();
+  return warp_max(threadIdx.x % 32 < blockDim.x / 32 ? lanes[threadIdx.x % 32] : -INFINITY);
+}
+
+// Defines name_f32 and so on from a template: `KERNELS` in each file lists the combinations.
+#define ENTRY extern "C" __global__ void

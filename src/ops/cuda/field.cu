@@ -1,0 +1,203 @@
+// The parts of a time-conditioned layer that are not matrix products or attention, forward and backward.
+//
+// The stream x is f32 and what is multiplied T. modulation (groups, 6, width) holds scale₁, shift₁, scale₂, shift₂ of the
+// two norms and the gates α₁, α₂ for each group of rows.
+#include "common.cuh"
+
+// Two modulated layer norms of one row each warp: y₁ and y₂.
+template <int V, class T>
+__device__ void norms(const float *x, const float *modulation, T *y1, T *y2, int rows, int width, int group_rows, float eps) {
+  int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += (int64_t)row * width, y1 += (int64_t)row * width, y2 += (int64_t)row * width;
+  modulation += (int64_t)(row / group_rows) * 6 * width;
+  float sum = 0, v[V], w[V], s[V], b[V];
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) sum += v[j];
+  }
+  float mean = warp_sum(sum) / width, square = 0;
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) square += (v[j] - mean) * (v[j] - mean);
+  }
+  float rstd = rsqrtf(warp_sum(square) / width + eps);
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    load<V>(modulation + i, s);
+    load<V>(modulation + width + i, b);
+    for (int j = 0; j < V; j++) v[j] = (v[j] - mean) * rstd, w[j] = v[j] * s[j] + b[j];
+    store<V>(y1 + i, w);
+    load<V>(modulation + 2 * width + i, s);
+    load<V>(modulation + 3 * width + i, b);
+    for (int j = 0; j < V; j++) w[j] = v[j] * s[j] + b[j];
+    store<V>(y2 + i, w);
+  }
+}
+
+// Per row: mean, 1/deviation, and the means of g and of g·x̂ with g = g₁·scale₁ + g₂·scale₂. stats (rows, 4).
+template <int V, class T>
+__device__ void norms_statistics(const float *x, const float *modulation, const T *g1, const T *g2, float4 *stats, int rows, int width,
+                                 int group_rows, float eps) {
+  int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += (int64_t)row * width, g1 += (int64_t)row * width, g2 += (int64_t)row * width;
+  modulation += (int64_t)(row / group_rows) * 6 * width;
+  float sum = 0, v[V], a[V], b[V], s[V], r[V];
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) sum += v[j];
+  }
+  float mean = warp_sum(sum) / width, square = 0, slope = 0, turn = 0;
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    load<V>(g1 + i, a);
+    load<V>(g2 + i, b);
+    load<V>(modulation + i, s);
+    load<V>(modulation + 2 * width + i, r);
+    for (int j = 0; j < V; j++) {
+      float c = v[j] - mean, g = a[j] * s[j] + b[j] * r[j];
+      square += c * c, slope += g, turn += g * c;
+    }
+  }
+  float rstd = rsqrtf(warp_sum(square) / width + eps);
+  slope = warp_sum(slope), turn = warp_sum(turn);
+  if (lane == 0) stats[row] = make_float4(mean, rstd, slope / width, turn * rstd / width);
+}
+
+// Sums of P quantities over the 8 rows of threads, written to partial (P, width) of this chunk.
+template <int V, int P> __device__ void chunk_sums(const float (&x)[P][V], float *partial, int column, int width) {
+  __shared__ float sums[8][32 * V];
+  for (int p = 0; p < P; p++) {
+    __syncthreads();
+    for (int j = 0; j < V; j++) sums[threadIdx.y][threadIdx.x * V + j] = x[p][j];
+    __syncthreads();
+    if (threadIdx.y == 0 && column < width)
+      for (int j = 0; j < V; j++) {
+        float sum = 0;
+        for (int i = 0; i < 8; i++) sum += sums[i][threadIdx.x * V + j];
+        partial[((int64_t)blockIdx.y * P + p) * width + column + j] = sum;
+      }
+  }
+}
+
+// Where this block of 32 × 8 threads stands: its columns, and the rows of its chunk.
+#define CHUNK(V)                                                                                                            \
+  int column = (blockIdx.x * 32 + threadIdx.x) * V, group = blockIdx.y / chunks;                                            \
+  int64_t first = (int64_t)group * group_rows + blockIdx.y % chunks * chunk_rows;                                           \
+  int64_t last = min(first + chunk_rows, (int64_t)(group + 1) * group_rows);
+
+// dx, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width).
+template <int V, class T>
+__device__ void norms_backward(const float *x, const float *modulation, const T *g1, const T *g2, const float4 *stats, float *dx,
+                               float *partial, int width, int group_rows, int chunk_rows, int chunks) {
+  CHUNK(V)
+  float sums[4][V] = {}, s[V], r[V], v[V], a[V], b[V];
+  if (column < width) {
+    load<V>(modulation + (int64_t)group * 6 * width + column, s);
+    load<V>(modulation + ((int64_t)group * 6 + 2) * width + column, r);
+    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
+      int64_t at = row * width + column;
+      float4 st = stats[row];
+      load<V>(x + at, v);
+      load<V>(g1 + at, a);
+      load<V>(g2 + at, b);
+      for (int j = 0; j < V; j++) {
+        float hat = (v[j] - st.x) * st.y;
+        sums[0][j] += a[j] * hat, sums[1][j] += a[j], sums[2][j] += b[j] * hat, sums[3][j] += b[j];
+        v[j] = st.y * (a[j] * s[j] + b[j] * r[j] - st.z - hat * st.w);
+      }
+      store<V>(dx + at, v);
+    }
+  }
+  chunk_sums<V, 4>(sums, partial, column, width);
+}
+
+// u = α₁⊙a + α₂⊙m.
+template <int V, class T>
+__device__ void gates(const T *a, const T *m, const float *modulation, float *u, int64_t n, int width, int group_rows) {
+  int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
+  if (i >= n) return;
+  const float *gate = modulation + (i / width / group_rows * 6 + 4) * width + i % width;
+  float v[V], w[V], first[V], second[V];
+  load<V>(a + i, v);
+  load<V>(m + i, w);
+  load<V>(gate, first);
+  load<V>(gate + width, second);
+  for (int j = 0; j < V; j++) v[j] = first[j] * v[j] + second[j] * w[j];
+  store<V>(u + i, v);
+}
+
+// da, dm, and the sums of g·a, g·m, da, dm: partial (groups·chunks, 4, width).
+template <int V, class T>
+__device__ void gates_backward(const T *a, const T *m, const float *modulation, const float *grad, T *da, T *dm, float *partial,
+                               int width, int group_rows, int chunk_rows, int chunks) {
+  CHUNK(V)
+  float sums[4][V] = {}, s[V], r[V], v[V], w[V], g[V];
+  if (column < width) {
+    load<V>(modulation + ((int64_t)group * 6 + 4) * width + column, s);
+    load<V>(modulation + ((int64_t)group * 6 + 5) * width + column, r);
+    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
+      int64_t at = row * width + column;
+      load<V>(a + at, v);
+      load<V>(m + at, w);
+      load<V>(grad + at, g);
+      for (int j = 0; j < V; j++) {
+        sums[0][j] += g[j] * v[j], sums[1][j] += g[j] * w[j];
+        v[j] = g[j] * s[j], w[j] = g[j] * r[j];
+        sums[2][j] += v[j], sums[3][j] += w[j];
+      }
+      store<V>(da + at, v);
+      store<V>(dm + at, w);
+    }
+  }
+  chunk_sums<V, 4>(sums, partial, column, width);
+}
+
+// y = gelu(u) and du = g·gelu′(u), which may overwrite g, and the sums of du: partial (chunks, width).
+template <int V, class T>
+__device__ void gelu_backward(const T *u, const T *grad, T *y, T *du, float *partial, int width, int group_rows, int chunk_rows, int chunks) {
+  CHUNK(V)
+  float sums[1][V] = {}, v[V], g[V];
+  if (column < width)
+    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
+      int64_t at = row * width + column;
+      load<V>(u + at, v);
+      load<V>(grad + at, g);
+      for (int j = 0; j < V; j++) {
+        float cdf = 0.5f * (1.f + erff(v[j] * 0.70710678f));
+        g[j] *= cdf + v[j] * 0.3989423f * __expf(-0.5f * v[j] * v[j]);
+        v[j] *= cdf, sums[0][j] += g[j];
+      }
+      store<V>(y + at, v);
+      store<V>(du + at, g);
+    }
+  chunk_sums<V, 1>(sums, partial, column, width);
+}
+
+#define KERNELS(name, V, T)                                                                                                          \
+  ENTRY field_norms_##name(const float *x, const float *modulation, T *y1, T *y2, int rows, int width, int group_rows, float eps) {  \
+    norms<V>(x, modulation, y1, y2, rows, width, group_rows, eps);                                                                   \
+  }                                                                                                                                  \
+  ENTRY field_norms_statistics_##name(const float *x, const float *modulation, const T *g1, const T *g2, float4 *stats, int rows,    \
+                                      int width, int group_rows, float eps) {                                                        \
+    norms_statistics<V>(x, modulation, g1, g2, stats, rows, width, group_rows, eps);                                                 \
+  }                                                                                                                                  \
+  ENTRY field_norms_backward_##name(const float *x, const float *modulation, const T *g1, const T *g2, const float4 *stats,          \
+                                    float *dx, float *partial, int width, int group_rows, int chunk_rows, int chunks) {              \
+    norms_backward<V>(x, modulation, g1, g2, stats, dx, partial, width, group_rows, chunk_rows, chunks);                             \
+  }                                                                                                                                  \
+  ENTRY field_gates_##name(const T *a, const T *m, const float *modulation, float *u, int64_t n, int width, int group_rows) {        \
+    gates<V>(a, m, modulation, u, n, width, group_rows);                                                                             \
+  }                                                                                                                                  \
+  ENTRY field_gates_backward_##name(const T *a, const T *m, const float *modulation, const float *grad, T *da, T *dm,                \
+                                    float *partial, int width, int group_rows, int chunk_rows, int chunks) {                         \
+    gates_backward<V>(a, m, modulation, grad, da, dm, partial, width, group_rows, chunk_rows, chunks);                               \
+  }                                                                                                                                  \
+  ENTRY field_gelu_backward_##name(const T *u, const T *grad, T *y, T *du, float *partial, int width, int group_rows,                \
+                                   int chunk_rows, int chunks) {                                                                     \
+    gelu_backward<V>(u, grad, y, du, partial, width, group_rows, chunk_rows, chunks);                                                \
+  }
+
+KERNELS(f32, 4, float)
+KERNELS(bf16, 4, bf16)

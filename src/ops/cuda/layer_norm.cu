@@ -1,0 +1,156 @@
+// Layer norm over the last dimension with one scale and shift for each group of rows.
+#include "common.cuh"
+
+// One warp a row. X: input, P: scale and shift, Y: output.
+template <int V, class X, class P, class Y>
+__device__ void forward(const X *x, const P *scale, const P *shift, Y *y, int rows, int width, int group_rows, float eps) {
+  int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += (int64_t)row * width, y += (int64_t)row * width;
+  int64_t group = (int64_t)(row / group_rows) * width;
+  float sum = 0, v[V];
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) sum += v[j];
+  }
+  float mean = warp_sum(sum) / width, square = 0;
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) square += (v[j] - mean) * (v[j] - mean);
+  }
+  float rstd = rsqrtf(warp_sum(square) / width + eps), s[V], b[V];
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    load<V>(scale + group + i, s);
+    load<V>(shift + group + i, b);
+    for (int j = 0; j < V; j++) v[j] = (v[j] - mean) * rstd * s[j] + b[j];
+    store<V>(y + i, v);
+  }
+}
+
+// Two layer norms of one input, as a layer with parallel branches has them; scales and shifts (width).
+template <int V, class T>
+__device__ void pair(const T *x, const T *scale1, const T *shift1, const T *scale2, const T *shift2, T *y1, T *y2, int rows, int width,
+                     float eps) {
+  int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += (int64_t)row * width, y1 += (int64_t)row * width, y2 += (int64_t)row * width;
+  float sum = 0, v[V], w[V], s[V], b[V];
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) sum += v[j];
+  }
+  float mean = warp_sum(sum) / width, square = 0;
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) square += (v[j] - mean) * (v[j] - mean);
+  }
+  float rstd = rsqrtf(warp_sum(square) / width + eps);
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    load<V>(scale1 + i, s);
+    load<V>(shift1 + i, b);
+    for (int j = 0; j < V; j++) v[j] = (v[j] - mean) * rstd, w[j] = v[j] * s[j] + b[j];
+    store<V>(y1 + i, w);
+    load<V>(scale2 + i, s);
+    load<V>(shift2 + i, b);
+    for (int j = 0; j < V; j++) w[j] = v[j] * s[j] + b[j];
+    store<V>(y2 + i, w);
+  }
+}
+
+// Per row: mean, 1/deviation, mean of g·s and of g·s·x̂. stats (rows, 4).
+template <int V, class X, class P, class Y>
+__device__ void statistics(const X *x, const P *scale, const Y *grad, float4 *stats, int rows, int width, int group_rows,
+                           float eps) {
+  int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += (int64_t)row * width, grad += (int64_t)row * width, scale += (int64_t)(row / group_rows) * width;
+  float sum = 0, v[V], g[V], s[V];
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) sum += v[j];
+  }
+  float mean = warp_sum(sum) / width, square = 0, slope = 0, turn = 0;
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    load<V>(grad + i, g);
+    load<V>(scale + i, s);
+    for (int j = 0; j < V; j++) {
+      float c = v[j] - mean;
+      square += c * c, slope += g[j] * s[j], turn += g[j] * s[j] * c;
+    }
+  }
+  float rstd = rsqrtf(warp_sum(square) / width + eps);
+  slope = warp_sum(slope), turn = warp_sum(turn);
+  if (lane == 0) stats[row] = make_float4(mean, rstd, slope / width, turn * rstd / width);
+}
+
+// dx, and sums over a chunk of rows of g·x̂ and g. Block (32, 8); partial (groups·chunks, 2, width).
+template <int V, class X, class P, class Y>
+__device__ void backward(const X *x, const P *scale, const Y *grad, const float4 *stats, X *dx, float *partial, int width,
+                         int group_rows, int chunk_rows, int chunks) {
+  int column = (blockIdx.x * 32 + threadIdx.x) * V;
+  int group = blockIdx.y / chunks, first = (blockIdx.y % chunks) * chunk_rows;
+  int last = min(first + chunk_rows, group_rows);
+  float s[V], d_scale[V] = {}, d_shift[V] = {}, v[V], g[V];
+  if (column < width) {
+    load<V>(scale + (int64_t)group * width + column, s);
+    for (int r = first + threadIdx.y; r < last; r += 8) {
+      int64_t row = (int64_t)group * group_rows + r, at = row * width + column;
+      float4 st = stats[row];
+      load<V>(x + at, v);
+      load<V>(grad + at, g);
+      for (int j = 0; j < V; j++) {
+        float hat = (v[j] - st.x) * st.y;
+        v[j] = st.y * (g[j] * s[j] - st.z - hat * st.w);
+        d_scale[j] += g[j] * hat, d_shift[j] += g[j];
+      }
+      store<V>(dx + at, v);
+    }
+  }
+  __shared__ float sums[2][8][32 * V];
+  for (int j = 0; j < V; j++) {
+    sums[0][threadIdx.y][threadIdx.x * V + j] = d_scale[j];
+    sums[1][threadIdx.y][threadIdx.x * V + j] = d_shift[j];
+  }
+  __syncthreads();
+  if (threadIdx.y < 2 && column < width)
+    for (int j = 0; j < V; j++) {
+      float sum = 0;
+      for (int i = 0; i < 8; i++) sum += sums[threadIdx.y][i][threadIdx.x * V + j];
+      partial[((int64_t)blockIdx.y * 2 + threadIdx.y) * width + column + j] = sum;
+    }
+}
+
+#define KERNELS(name, V, X, P, Y)                                                                                      \
+  ENTRY layer_norm_##name(const X *x, const P *scale, const P *shift, Y *y, int rows, int width, int group_rows,       \
+                          float eps) {                                                                                 \
+    forward<V>(x, scale, shift, y, rows, width, group_rows, eps);                                                      \
+  }                                                                                                                    \
+  ENTRY layer_norm_statistics_##name(const X *x, const P *scale, const Y *grad, float4 *stats, int rows, int width,    \
+                                     int group_rows, float eps) {                                                      \
+    statistics<V>(x, scale, grad, stats, rows, width, group_rows, eps);                                                \
+  }                                                                                                                    \
+  ENTRY layer_norm_backward_##name(const X *x, const P *scale, const Y *grad, const float4 *stats, X *dx,              \
+                                   float *partial, int width, int group_rows, int chunk_rows, int chunks) {            \
+    backward<V>(x, scale, grad, stats, dx, partial, width, group_rows, chunk_rows, chunks);                            \
+  }
+
+KERNELS(f32_v1, 1, float, float, float)
+KERNELS(f32_v4, 4, float, float, float)
+KERNELS(bf16_v1, 1, bf16, bf16, bf16)
+KERNELS(bf16_v4, 4, bf16, bf16, bf16)
+KERNELS(mixed_v1, 1, float, float, bf16)
+KERNELS(mixed_v4, 4, float, float, bf16)
+
+#define PAIR(name, V, T)                                                                                               \
+  ENTRY layer_norm_pair_##name(const T *x, const T *scale1, const T *shift1, const T *scale2, const T *shift2, T *y1,  \
+                               T *y2, int rows, int width, float eps) {                                                \
+    pair<V>(x, scale1, shift1, scale2, shift2, y1, y2, rows, width, eps);                                              \
+  }
+
+PAIR(f32_v1, 1, float)
+PAIR(f32_v4, 4, float)
+PAIR(bf16_v1, 1, bf16)
+PAIR(bf16_v4, 4, bf16)

@@ -1,0 +1,38 @@
+//! The operations of this room as CUDA kernels, for f32 and bf16 with sums in f32.
+//!
+//! Each operation returns `None` where its kernel does not fit the operands (another device, dtype or layout), and the
+//! caller falls back to the composition of candle's primitives. Kernels are compiled by `build.rs` beside this file.
+//!
+//! "Mixed" operands are what training in bf16 needs: the stream and the parameters stay f32, what is multiplied is bf16.
+
+mod activation;
+mod adamw;
+mod attention;
+mod attention_one;
+mod divergence;
+mod field;
+mod gate;
+mod gemm;
+mod graph;
+mod layer;
+mod layer_norm;
+mod linear;
+mod memory;
+mod module;
+mod reduce;
+mod residual;
+mod rotary;
+
+pub use adamw::{ClippedSlot, clipped_adamw};
+pub use field::{FieldSetting, Maps, field};
+pub use layer::{LayerSetting, LayerWeights, layer};
+pub use memory::{open, peak_bytes};
+
+pub(super) use activation::activation;
+pub(super) use attention::causal;
+pub(super) use attention_one::{attend_one, split};
+pub(super) use divergence::{cross_entropy, kl_divergence};
+pub(super) use gate::gated_sum;
+pub(super) use layer_norm::layer_norm;
+pub(super) use linear::linear;
+pub(super) use residual::residual;

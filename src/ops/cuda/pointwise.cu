@@ -1,0 +1,197 @@
+// Elementwise kernels: activations, the residual and gated sums, rotary embedding.
+#include "common.cuh"
+
+enum { GELU, GELU_TANH, RELU, SILU };
+
+__device__ __forceinline__ float activate(float x, int kind) {
+  switch (kind) {
+  case GELU: return 0.5f * x * (1.f + erff(x * 0.70710678f));
+  case GELU_TANH: return 0.5f * x * (1.f + tanhf(0.7978846f * (x + 0.044715f * x * x * x)));
+  case RELU: return fmaxf(x, 0.f);
+  default: return x / (1.f + __expf(-x));
+  }
+}
+
+__device__ __forceinline__ float slope(float x, int kind) {
+  switch (kind) {
+  case GELU: return 0.5f * (1.f + erff(x * 0.70710678f)) + x * 0.3989423f * __expf(-0.5f * x * x);
+  case GELU_TANH: {
+    float t = tanhf(0.7978846f * (x + 0.044715f * x * x * x));
+    return 0.5f * (1.f + t) + 0.5f * x * (1.f - t * t) * 0.7978846f * (1.f + 0.134145f * x * x);
+  }
+  case RELU: return x > 0.f ? 1.f : 0.f;
+  default: {
+    float s = 1.f / (1.f + __expf(-x));
+    return s * (1.f + x * (1.f - s));
+  }
+  }
+}
+
+// Index of this thread's first element, V elements a thread.
+#define AT(V) (((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V)
+
+template <int V, class T> __device__ void activation(const T *x, T *y, int64_t n, int kind) {
+  int64_t i = AT(V);
+  if (i >= n) return;
+  float v[V];
+  load<V>(x + i, v);
+  for (int j = 0; j < V; j++) v[j] = activate(v[j], kind);
+  store<V>(y + i, v);
+}
+
+template <int V, class T> __device__ void activation_backward(const T *x, const T *grad, T *dx, int64_t n, int kind) {
+  int64_t i = AT(V);
+  if (i >= n) return;
+  float v[V], g[V];
+  load<V>(x + i, v);
+  load<V>(grad + i, g);
+  for (int j = 0; j < V; j++) v[j] = g[j] * slope(v[j], kind);
+  store<V>(dx + i, v);
+}
+
+// y = x + a + m.
+template <int V, class T> __device__ void residual(const T *x, const T *a, const T *m, T *y, int64_t n) {
+  int64_t i = AT(V);
+  if (i >= n) return;
+  float v[V], b[V], c[V];
+  load<V>(x + i, v);
+  load<V>(a + i, b);
+  load<V>(m + i, c);
+  for (int j = 0; j < V; j++) v[j] += b[j] + c[j];
+  store<V>(y + i, v);
+}
+
+// y = α₁⊙a + α₂⊙m with gates (groups, 2, width) and `group` elements of y for each pair of gates.
+template <int V, class T, class Y>
+__device__ void gated_sum(const T *a, const T *m, const Y *gates, Y *y, int64_t n, int width, int64_t group) {
+  int64_t i = AT(V);
+  if (i >= n) return;
+  const Y *gate = gates + i / group * 2 * width + i % width;
+  float v[V], w[V], first[V], second[V];
+  load<V>(a + i, v);
+  load<V>(m + i, w);
+  load<V>(gate, first);
+  load<V>(gate + width, second);
+  for (int j = 0; j < V; j++) v[j] = first[j] * v[j] + second[j] * w[j];
+  store<V>(y + i, v);
+}
+
+// da, dm, and sums over a chunk of rows of g·a and g·m. Block (32, 8); partial (groups·chunks, 2, width).
+template <int V, class T, class Y>
+__device__ void gated_sum_backward(const T *a, const T *m, const Y *gates, const Y *grad, T *da, T *dm, float *partial,
+                                   int width, int group_rows, int chunk_rows, int chunks) {
+  int column = (blockIdx.x * 32 + threadIdx.x) * V;
+  int group = blockIdx.y / chunks, begin = (blockIdx.y % chunks) * chunk_rows;
+  int end = min(begin + chunk_rows, group_rows);
+  float first[V], second[V], d_first[V] = {}, d_second[V] = {}, v[V], w[V], g[V];
+  if (column < width) {
+    load<V>(gates + (int64_t)group * 2 * width + column, first);
+    load<V>(gates + (int64_t)group * 2 * width + width + column, second);
+    for (int r = begin + threadIdx.y; r < end; r += 8) {
+      int64_t at = ((int64_t)group * group_rows + r) * width + column;
+      load<V>(a + at, v);
+      load<V>(m + at, w);
+      load<V>(grad + at, g);
+      for (int j = 0; j < V; j++) {
+        d_first[j] += g[j] * v[j], d_second[j] += g[j] * w[j];
+        v[j] = g[j] * first[j], w[j] = g[j] * second[j];
+      }
+      store<V>(da + at, v);
+      store<V>(dm + at, w);
+    }
+  }
+  __shared__ float sums[2][8][32 * V];
+  for (int j = 0; j < V; j++) {
+    sums[0][threadIdx.y][threadIdx.x * V + j] = d_first[j];
+    sums[1][threadIdx.y][threadIdx.x * V + j] = d_second[j];
+  }
+  __syncthreads();
+  if (threadIdx.y < 2 && column < width)
+    for (int j = 0; j < V; j++) {
+      float sum = 0;
+      for (int i = 0; i < 8; i++) sum += sums[threadIdx.y][i][threadIdx.x * V + j];
+      partial[((int64_t)blockIdx.y * 2 + threadIdx.y) * width + column + j] = sum;
+    }
+}
+
+// Turns the pairs (i, i + half) of queries and keys in place; qkv (tokens of all examples, heads, 3, channels).
+template <class T>
+__device__ void rotary(T *qkv, const float *cos, const float *sin, int64_t pairs, int tokens, int start, int heads,
+                       int channels, int half, float direction) {
+  int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (n >= pairs) return;
+  int i = n % half, part = n / half % 2, head = n / half / 2 % heads;
+  int64_t token = n / half / 2 / heads;
+  int table = (start + token % tokens) * half + i;
+  T *x = qkv + ((token * heads + head) * 3 + part) * channels + i;
+  float a = widen(x[0]), b = widen(x[half]), c = cos[table], s = direction * sin[table];
+  put(x, a * c - b * s);
+  put(x + half, b * c + a * s);
+}
+
+// Takes qkv (B, T, H, 3, channels) apart into q, k, v (B, H, T, channels), queries and keys turned; n elements each.
+template <class T>
+__device__ void split_heads(const T *qkv, const float *cos, const float *sin, T *q, T *k, T *v, int64_t n, int tokens, int start,
+                            int heads, int channels, int half) {
+  int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  int c = i % channels, token = i / channels % tokens, head = i / channels / tokens % heads;
+  int64_t example = i / channels / tokens / heads;
+  const T *from = qkv + ((example * tokens + token) * heads + head) * 3 * channels;
+  float a = widen(from[c]), b = widen(from[channels + c]);
+  if (c < 2 * half) {
+    int other = c < half ? c + half : c - half, table = (start + token) * half + c % half;
+    float x = cos[table], y = c < half ? -sin[table] : sin[table];
+    a = a * x + widen(from[other]) * y;
+    b = b * x + widen(from[channels + other]) * y;
+  }
+  put(q + i, a);
+  put(k + i, b);
+  v[i] = from[2 * channels + c];
+}
+
+#define UNARY(name, V, T)                                                                                              \
+  ENTRY activation_##name(const T *x, T *y, int64_t n, int kind) { activation<V>(x, y, n, kind); }                     \
+  ENTRY activation_backward_##name(const T *x, const T *grad, T *dx, int64_t n, int kind) {                            \
+    activation_backward<V>(x, grad, dx, n, kind);                                                                      \
+  }                                                                                                                    \
+  ENTRY residual_##name(const T *x, const T *a, const T *m, T *y, int64_t n) { residual<V>(x, a, m, y, n); }
+
+UNARY(f32_v1, 1, float)
+UNARY(f32_v4, 4, float)
+UNARY(bf16_v1, 1, bf16)
+UNARY(bf16_v4, 4, bf16)
+
+#define GATED(name, V, T, Y)                                                                                           \
+  ENTRY gated_sum_##name(const T *a, const T *m, const Y *gates, Y *y, int64_t n, int width, int64_t group) {          \
+    gated_sum<V>(a, m, gates, y, n, width, group);                                                                     \
+  }                                                                                                                    \
+  ENTRY gated_sum_backward_##name(const T *a, const T *m, const Y *gates, const Y *grad, T *da, T *dm, float *partial, \
+                                  int width, int group_rows, int chunk_rows, int chunks) {                             \
+    gated_sum_backward<V>(a, m, gates, grad, da, dm, partial, width, group_rows, chunk_rows, chunks);                  \
+  }
+
+GATED(f32_v1, 1, float, float)
+GATED(f32_v4, 4, float, float)
+GATED(bf16_v1, 1, bf16, bf16)
+GATED(bf16_v4, 4, bf16, bf16)
+GATED(mixed_v1, 1, bf16, float)
+GATED(mixed_v4, 4, bf16, float)
+
+#define ROTARY(name, T)                                                                                                \
+  ENTRY rotary_##name(T *qkv, const float *cos, const float *sin, int64_t pairs, int tokens, int start, int heads,     \
+                      int channels, int half, float direction) {                                                       \
+    rotary(qkv, cos, sin, pairs, tokens, start, heads, channels, half, direction);                                     \
+  }
+
+ROTARY(f32, float)
+ROTARY(bf16, bf16)
+
+#define SPLIT(name, T)                                                                                                 \
+  ENTRY split_heads_##name(const T *qkv, const float *cos, const float *sin, T *q, T *k, T *v, int64_t n, int tokens,  \
+                           int start, int heads, int channels, int half) {                                             \
+    split_heads(qkv, cos, sin, q, k, v, n, tokens, start, heads, channels, half);                                      \
+  }
+
+SPLIT(f32, float)
+SPLIT(bf16, bf16)

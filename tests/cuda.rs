@@ -1,0 +1,341 @@
+//! Every kernel against the CPU's, forward and backward, on random operands of odd and even shapes.
+//!
+//! Where there is no CUDA card these tests check nothing and say so.
+#![cfg(feature = "cuda")]
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use candle_core::{DType, Device, Result, Tensor, Var};
+use lft::flow::{Block, Init, VelocityField, walking_loss};
+use lft::ode::Method;
+use lft::ops::adamw::{ClippedSlot, Update, adamw, clipped_adamw};
+use lft::ops::{self, Activation, Rotary};
+use lft::pythia::{Config, Pythia};
+use rand::{Rng, SeedableRng};
+
+fn card() -> Option<Device> {
+    let device = ops::cuda::open(0);
+    if let Err(why) = &device {
+        eprintln!("not checked, since there is no CUDA card: {why}");
+    }
+    device.ok()
+}
+
+/// Standard uniform values in −1..1.
+fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let data: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+    Tensor::from_vec(data, shape, &Device::Cpu)
+}
+
+/// ‖a − b‖ / ‖b‖.
+fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let flat = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    assert_eq!(a.dims(), b.dims());
+    let (a, b) = (flat(a)?, flat(b)?);
+    let square = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
+    Ok(square(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / square(&mut b.iter().copied()).max(1e-12))
+}
+
+/// Asserts that f and its gradients with respect to every operand agree between the CPU in f32 and the card with
+/// operands of the given dtypes; operands are such that bf16 holds them exactly.
+fn agrees(
+    what: &str,
+    card: &Device,
+    operands: &[Tensor],
+    dtypes: &[DType],
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
+) -> Result<()> {
+    let limit = if dtypes.contains(&DType::BF16) { 1e-2 } else { 1e-4 };
+    let run = |device: &Device,
+               dtypes: &[DType],
+               weights: Option<&Tensor>|
+     -> Result<(Tensor, Vec<Tensor>, Tensor)> {
+        let vars = operands
+            .iter()
+            .zip(dtypes)
+            .map(|(x, &dtype)| Var::from_tensor(&x.to_dtype(dtype)?.to_device(device)?));
+        let vars: Vec<Var> = vars.collect::<Result<_>>()?;
+        let y = f(&vars.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>())?;
+        let weights = match weights {
+            Some(weights) => weights.clone(),
+            None => random(y.dims(), 99)?.to_dtype(DType::BF16)?.to_dtype(DType::F32)?,
+        };
+        let loss = (y.to_dtype(DType::F32)? * weights.to_device(device)?)?.sum_all()?;
+        let gradients = loss.backward()?;
+        let gradients = vars
+            .iter()
+            .map(|v| gradients.get(v).cloned().ok_or_else(|| candle_core::Error::msg("no gradient")));
+        Ok((y.detach(), gradients.collect::<Result<_>>()?, weights))
+    };
+    let (expected, expected_gradients, weights) = run(&Device::Cpu, &vec![DType::F32; dtypes.len()], None)?;
+    let (found, gradients, _) = run(card, dtypes, Some(&weights))?;
+    let error = distance(&found, &expected)?;
+    assert!(error <= limit, "{what} {dtypes:?}: result off by {error:e}");
+    for (i, (found, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+        let error = distance(found, expected)?;
+        assert!(error <= limit, "{what} {dtypes:?}: gradient {i} off by {error:e}");
+    }
+    Ok(())
+}
+
+const F: DType = DType::F32;
+const B: DType = DType::BF16;
+
+/// Random values as bf16 holds them, so that both sides start from the same numbers.
+fn values(shape: &[usize], seed: u64) -> Result<Tensor> {
+    random(shape, seed)?.to_dtype(B)?.to_dtype(F)
+}
+
+#[test]
+fn layer_norm() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    for (batch, tokens, width) in [(1, 1, 3), (2, 5, 48), (3, 67, 128), (2, 130, 1024), (2, 33, 770)] {
+        for groups in [1, batch] {
+            let operands = [
+                values(&[batch, tokens, width], 1)?,
+                values(&[groups, width], 2)?,
+                values(&[groups, width], 3)?,
+            ];
+            let what = format!("layer_norm ({batch}, {tokens}, {width}), {groups} groups");
+            for dtype in [F, B] {
+                agrees(&what, &card, &operands, &[dtype; 3], |v| ops::layer_norm(&v[0], &v[1], &v[2], 1e-5))?;
+            }
+            mixed_layer_norm(&what, &card, &operands)?;
+        }
+    }
+    Ok(())
+}
+
+/// The stream in f32 and the result in bf16: within bf16's rounding of the result.
+fn mixed_layer_norm(what: &str, card: &Device, operands: &[Tensor; 3]) -> Result<()> {
+    let run = |device: &Device, out: DType| -> Result<Vec<Tensor>> {
+        let vars: Vec<Var> =
+            operands.iter().map(|x| Var::from_tensor(&x.to_device(device)?)).collect::<Result<_>>()?;
+        let y = ops::layer_norm_to(&vars[0], &vars[1], &vars[2], 1e-5, out)?;
+        let weights = values(y.dims(), 99)?.to_device(device)?.to_dtype(out)?;
+        let gradients = (&y * weights)?.to_dtype(F)?.sum_all()?.backward()?;
+        let found = vars.iter().filter_map(|v| gradients.get(v).cloned());
+        Ok(std::iter::once(y.detach()).chain(found).collect())
+    };
+    for (i, (found, expected)) in run(card, B)?.iter().zip(&run(&Device::Cpu, F)?).enumerate() {
+        let error = distance(found, expected)?;
+        assert!(error <= 1e-2, "{what}: tensor {i} off by {error:e}");
+    }
+    Ok(())
+}
+
+#[test]
+fn activations() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    for n in [1, 7, 4096, 100_003] {
+        let x = (values(&[n], 1)? * 4.0)?;
+        for activation in [Activation::Gelu, Activation::GeluNew, Activation::Relu, Activation::Silu] {
+            for dtype in [F, B] {
+                agrees(&format!("{activation:?} of {n}"), &card, std::slice::from_ref(&x), &[dtype], |v| {
+                    activation.apply(&v[0])
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn residual_and_gated_sums() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    for (batch, tokens, width) in [(1, 1, 3), (3, 301, 20), (2, 70, 1024), (2, 9, 257)] {
+        let part = |seed| values(&[batch, tokens, width], seed);
+        let what = format!("({batch}, {tokens}, {width})");
+        for dtype in [F, B] {
+            agrees(&format!("residual {what}"), &card, &[part(1)?, part(2)?, part(3)?], &[dtype; 3], |v| {
+                ops::residual(&v[0], &v[1], &v[2])
+            })?;
+        }
+        for groups in [1, batch] {
+            let operands = [part(1)?, part(2)?, values(&[groups, 2, width], 3)?];
+            for dtypes in [[F, F, F], [B, B, B], [B, B, F]] {
+                agrees(&format!("gated_sum {what}"), &card, &operands, &dtypes, |v| {
+                    ops::gated_sum(&v[0], &v[1], &v[2])
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn linear() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    for (rows, inputs, outputs) in [(1, 5, 9), (7, 16, 8), (130, 48, 144), (300, 128, 384), (64, 33, 1)] {
+        let operands =
+            [values(&[2, rows, inputs], 1)?, values(&[outputs, inputs], 2)?, values(&[outputs], 3)?];
+        for dtypes in [[F, F, F], [B, B, B], [B, F, F]] {
+            let what = format!("linear ({rows}, {inputs}, {outputs})");
+            agrees(&what, &card, &operands, &dtypes, |v| ops::linear(&v[0], &v[1], Some(&v[2])))?;
+            agrees(&what, &card, &operands[..2], &dtypes[..2], |v| ops::linear(&v[0], &v[1], None))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn attention() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    for (batch, tokens, heads, channels, rotated) in [
+        (1, 1, 1, 4, 2),
+        (2, 65, 2, 8, 8),
+        (1, 200, 3, 6, 0),
+        (2, 64, 4, 32, 8),
+        (1, 129, 2, 64, 16),
+        (2, 300, 2, 64, 64),
+        (1, 190, 2, 80, 20),
+        (1, 257, 1, 128, 32),
+        (1, 100, 2, 27, 4),
+    ] {
+        let tables = |device: &Device| Rotary::new(rotated, 10_000.0, 512, device);
+        let (here, there) = (tables(&Device::Cpu)?, tables(&card)?);
+        let qkv = (values(&[batch, tokens, heads * 3 * channels], 1)? * 2.0)?;
+        for dtype in [F, B] {
+            let what = format!("attention ({batch}, {tokens}, {heads}, {channels})");
+            agrees(&what, &card, std::slice::from_ref(&qkv), &[dtype], |v| {
+                ops::attention::causal(&v[0], if v[0].device().is_cuda() { &there } else { &here }, heads)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn divergences() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    for (rows, vocabulary) in [(1, 2), (9, 301), (5, 50_304)] {
+        let logits = |seed| (values(&[rows, vocabulary], seed)? * 4.0)?.to_dtype(F);
+        let targets: Vec<u32> = (0..rows as u32).map(|i| i * 7919 % vocabulary as u32).collect();
+        let targets = Tensor::from_vec(targets, rows, &Device::Cpu)?;
+        for dtype in [F, B] {
+            let what = format!("({rows}, {vocabulary})");
+            agrees(&format!("kl {what}"), &card, &[logits(1)?, logits(2)?], &[dtype; 2], |v| {
+                ops::kl_divergence(&v[0], &v[1])
+            })?;
+            agrees(&format!("cross_entropy {what}"), &card, &[logits(3)?], &[dtype], |v| {
+                ops::cross_entropy(&v[0], &targets.to_device(v[0].device())?)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn clipped_updates() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let shapes = [vec![300, 70], vec![1], vec![17]];
+    let state = |device: &Device| -> Result<Vec<[Var; 3]>> {
+        let one = |(i, shape): (usize, &Vec<usize>)| {
+            let zero = || Var::zeros(shape.as_slice(), F, device);
+            Ok([Var::from_tensor(&random(shape, i as u64)?.to_device(device)?)?, zero()?, zero()?])
+        };
+        shapes.iter().enumerate().map(one).collect()
+    };
+    let (here, there) = (state(&Device::Cpu)?, state(&card)?);
+    for step in 1..=5 {
+        let gradients: Vec<Tensor> =
+            shapes.iter().map(|shape| random(shape, 10 + step)).collect::<Result<_>>()?;
+        let norm = gradients.iter().map(ops::adamw::squared_norm).sum::<Result<f64>>()?.sqrt();
+        let mut update = Update {
+            lr: 1e-2,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            step,
+            gradient_scale: 1.0,
+        };
+        let slots: Vec<ClippedSlot<'_>> = there
+            .iter()
+            .zip(&gradients)
+            .map(|([parameter, first, second], gradient)| {
+                Ok(ClippedSlot { parameter, gradient: gradient.to_device(&card)?, first, second })
+            })
+            .collect::<Result<_>>()?;
+        let Some(found) = clipped_adamw(&slots, &update, 3.0)? else {
+            panic!("the kernel fits these tensors")
+        };
+        assert!((f64::from(found.squeeze(0)?.to_scalar::<f32>()?) / norm - 1.0).abs() < 1e-5);
+        update.gradient_scale = 3.0 / norm;
+        for ([w, m, v], gradient) in here.iter().zip(&gradients) {
+            adamw(w, gradient, m, v, &update)?;
+        }
+    }
+    for (i, (here, there)) in here.iter().flatten().zip(there.iter().flatten()).enumerate() {
+        let error = distance(there, here)?;
+        assert!(error < 1e-5, "tensor {i} off by {error:e}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_changes_nothing() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let [w, m, v] = [Var::ones(4, F, &card)?, Var::zeros(4, F, &card)?, Var::zeros(4, F, &card)?];
+    let gradient = Tensor::new(&[1f32, f32::NAN, 0.0, 1.0], &card)?;
+    let update = Update {
+        lr: 1.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        step: 1,
+        gradient_scale: 1.0,
+    };
+    let slot = ClippedSlot { parameter: &w, gradient, first: &m, second: &v };
+    clipped_adamw(&[slot], &update, 1.0)?;
+    assert_eq!(w.to_vec1::<f32>()?, [1.0; 4]);
+    assert_eq!(m.to_vec1::<f32>()?, [0.0; 4]);
+    Ok(())
+}
+
+/// The velocity field as one operation, against the CPU's composition: a walk's loss and every parameter's gradient.
+#[test]
+fn walks() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let config = Config {
+        hidden_size: 64,
+        intermediate_size: 136,
+        num_hidden_layers: 4,
+        num_attention_heads: 2,
+        vocab_size: 50,
+        ..Config::default()
+    };
+    let walk = |device: &Device, dtype: DType| {
+        let teacher = Pythia::random(config.clone(), 1, F, &Device::Cpu)?;
+        let teacher = Arc::new(Pythia::build(config.clone(), None, device, |name, _| {
+            let found = teacher.tensors().into_iter().find(|(own, _)| own == name);
+            let (_, tensor) = found.context("a weight of the teacher")?;
+            Ok(tensor.to_dtype(B)?.to_dtype(dtype)?.to_device(device)?)
+        })?);
+        let field = VelocityField::new(&teacher, Block::new(1, 3, 4)?, Init::Teacher, None, 2)?;
+        let [x0, x1] = [3, 4].map(|seed| random(&[3, 70, 64], seed).and_then(|x| x.to_device(device)));
+        let times = [[0f32; 3], [0.3, 0.5, 0.1], [1.0; 3]].map(|t| Tensor::new(&t, device));
+        let times = times.into_iter().collect::<Result<Vec<_>>>()?;
+        let loss = walking_loss(&field, &x0?, &x1?, &times, Method::Midpoint)?;
+        let gradients = loss.backward()?;
+        let named = field.parameters().iter().map(|(name, var)| {
+            let gradient = gradients.get(var).with_context(|| format!("{name} received no gradient"))?;
+            anyhow::Ok((name.clone(), gradient.clone()))
+        });
+        anyhow::Ok((loss, named.collect::<anyhow::Result<Vec<_>>>()?))
+    };
+    let (expected, slopes) = walk(&Device::Cpu, F)?;
+    for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
+        let (found, found_slopes) = walk(&card, dtype)?;
+        let error = distance(&found, &expected)?;
+        assert!(error <= limit, "loss in {dtype:?} off by {error:e}");
+        for ((name, expected), (_, found)) in slopes.iter().zip(&found_slopes) {
+            let error = distance(found, expected)?;
+            assert!(error <= limit, "gradient of {name} in {dtype:?} off by {error:e}");
+        }
+    }
+    Ok(())
+}
