@@ -1,14 +1,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lft::bench::memory::Counting;
 use lft::cli::{self, Cli};
-
-/// `lft.bench` reports how much memory a function needs.
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use lft::threads;
 
 fn main() -> ExitCode {
+    // SAFETY: this is the first statement of the only thread.
+    unsafe { threads::leave_to_rayon() };
     cli::report_panics_in_one_line();
     let command_line = Cli::parse();
     cli::catch(|| command_line.execute())

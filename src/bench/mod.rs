@@ -8,7 +8,6 @@
 //! | `outliers` | Tukey's classes |
 //! | `bootstrap` | confidence intervals by resampling |
 //! | `sample` | one reading of the clock, of the evaluations and of the memory |
-//! | [`memory`] | the counting allocator behind peak memory |
 //! | `measure` | warm-up and samples of one piece of work |
 //! | `compare` | two pieces of work in alternation |
 //! | `verdict` | ratios in words |
@@ -21,7 +20,6 @@ mod bootstrap;
 mod compare;
 mod ledger;
 mod measure;
-pub mod memory;
 mod outliers;
 mod sample;
 mod show;

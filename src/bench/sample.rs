@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::Device;
 
-use super::memory::Mark;
+use crate::heap::Mark;
 use crate::ode;
 
 /// A piece of work that is timed.
@@ -64,7 +64,7 @@ impl Sample {
         device.synchronize()?;
         let seconds = clock() - begun;
         // On another device the host's part of the memory would tell little.
-        let peak = if device.is_cpu() { mark.peak() } else { None };
+        let peak = device.is_cpu().then(|| mark.peak());
         Ok(Self { seconds, evaluations: ode::evaluations() - evaluations, peak })
     }
 }

@@ -196,6 +196,24 @@ impl VelocityField {
         })
     }
 
+    /// The same field without the record for gradients. It shares its weights with this one, so that training
+    /// shows in both; evaluating it keeps nothing of what happens inside.
+    pub fn detach(&self) -> Self {
+        Self {
+            block: self.block,
+            extras: self.extras,
+            layer: self.layer.detach(),
+            context: self.context.clone(),
+            time: self.time.as_ref().map(TimeConditioning::detach),
+            low_rank: self.low_rank.as_ref().map(LowRank::detach),
+            times: self.times.as_ref().map(LearnedTimes::detach),
+            parameters: self.parameters.clone(),
+            compute: self.compute,
+            #[cfg(feature = "cuda")]
+            card: self.card.clone(),
+        }
+    }
+
     /// The block this field stands for.
     pub fn block(&self) -> Block {
         self.block
