@@ -9,7 +9,7 @@ use super::matvec::{ROWS, matvec};
 /// `y = x·Wᵀ + b`.
 ///
 /// # Shapes
-/// `x` (…, I), `weight` (O, I), `bias` (O), result (…, O).
+/// `x` (…, I), `weight` (O, I), `bias` (O), result (…, O) in the dtype of `x`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     if x.dims().last() != Some(&inputs) {
@@ -32,9 +32,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     let mut dims = x.dims().to_vec();
-    let y = x.reshape(((), inputs))?.matmul(&weight.t()?)?;
+    let y = x.reshape(((), inputs))?.matmul(&weight.to_dtype(x.dtype())?.t()?)?;
     let y = match bias {
-        Some(bias) => y.broadcast_add(bias)?,
+        Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
         None => y,
     };
     if let Some(last) = dims.last_mut() {
