@@ -18,6 +18,7 @@
 //! | [`bench`] | timing: samples, robust statistics, comparisons, baselines |
 //! | [`sweep`] | the points of a sweep, and which are finished |
 //! | [`report`] | charts and the HTML page |
+//! | [`live`] | looking at a run while it goes on |
 //! | [`lua`] | the scripting host |
 //! | [`cli`] | one file a subcommand |
 //!
@@ -33,6 +34,7 @@ pub mod data;
 pub mod device;
 pub mod eval;
 pub mod flow;
+pub mod live;
 pub mod lua;
 pub mod nearest;
 pub mod ode;

@@ -11,6 +11,7 @@ mod report;
 mod run;
 mod runs;
 mod types;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -36,6 +37,7 @@ Examples:
   lft run scripts/ablate_steps.lua --seed 7 --device cpu -- --steps 500
   lft query \"SELECT method, k, kl FROM results WHERE run = 'ablate_steps' ORDER BY kl LIMIT 5\"
   lft report --runs ablate_steps --output report.html
+  lft watch
   lft info data/teacher
   lft types .
 
@@ -78,6 +80,7 @@ enum Command {
     Runs(runs::Arguments),
     Info(info::Arguments),
     Types(types::Arguments),
+    Watch(watch::Arguments),
 }
 
 impl Cli {
@@ -95,6 +98,7 @@ impl Cli {
             Command::Runs(arguments) => runs::execute(global, arguments),
             Command::Info(arguments) => info::execute(global, arguments),
             Command::Types(arguments) => types::execute(global, arguments),
+            Command::Watch(arguments) => watch::execute(global, arguments),
         }
     }
 }

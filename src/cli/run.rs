@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::Global;
+use super::watch;
 use crate::bench::Baselines;
 
 /// Run a Lua script.
@@ -12,11 +13,15 @@ use crate::bench::Baselines;
 #[command(after_help = "\
 Examples:
   lft run scripts/ablate_steps.lua --seed 7 -- --steps 500
+  lft run scripts/ablate_steps.lua --watch
   lft run scripts/bench_solvers.lua --save-baseline main
   lft run scripts/bench_solvers.lua --baseline main --tolerance 10")]
 pub(super) struct Arguments {
     /// The script.
     script: PathBuf,
+    /// Serve a page on 127.0.0.1 that shows the run while it goes on.
+    #[arg(long)]
+    watch: bool,
     /// Hold the script's benchmarks against this saved baseline; slower ones end the program with exit code 3.
     #[arg(long, value_name = "NAME")]
     baseline: Option<String>,
@@ -32,10 +37,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
-    let Arguments { script, baseline, save_baseline, tolerance, arguments } = arguments;
+    let Arguments { script, watch, baseline, save_baseline, tolerance, arguments } = arguments;
     let baselines = Baselines { against: baseline, save: save_baseline, tolerance: tolerance / 100.0 };
     let options = crate::lua::HostOptions { baselines, ..global.host_options(arguments)? };
-    crate::lua::run_script(&script, &options)
+    watch::during(global, watch, || crate::lua::run_script(&script, &options))
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -1,80 +1,10 @@
 //! Students and skip baselines, read from the rows that `scripts/ablate_steps.lua` logs.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use super::input::{Record, Table};
-
-/// A quality measure of a student, always "lower is better".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metric {
-    Kl,
-    Nmse,
-    Ppl,
-}
-
-impl Metric {
-    pub const ALL: [Metric; 3] = [Metric::Kl, Metric::Nmse, Metric::Ppl];
-
-    /// The name of its column.
-    pub fn column(self) -> &'static str {
-        match self {
-            Metric::Kl => "kl",
-            Metric::Nmse => "nmse",
-            Metric::Ppl => "ppl",
-        }
-    }
-}
-
-/// The mean and the extremes of a measure over repeated rows (seeds).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Measure {
-    pub mean: f64,
-    pub low: f64,
-    pub high: f64,
-    pub count: usize,
-}
-
-impl Measure {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Measure> {
-        let values: Vec<f64> = values.collect();
-        (!values.is_empty()).then(|| Measure {
-            mean: values.iter().sum::<f64>() / values.len() as f64,
-            low: values.iter().copied().fold(f64::INFINITY, f64::min),
-            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            count: values.len(),
-        })
-    }
-}
-
-/// What students and skip baselines have in common.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    measures: [Option<Measure>; 3],
-    pub teacher_ppl: Option<f64>,
-    /// Layers the model is shorter by.
-    pub layers_removed: Option<i64>,
-    /// Parameters removed, net of those the flow adds.
-    pub params_removed: Option<f64>,
-}
-
-impl Outcome {
-    fn of(records: &[Record]) -> Outcome {
-        let measure = |metric: Metric| Measure::of(records.iter().filter_map(|r| r.number(metric.column())));
-        let first = |name| records.iter().find_map(|record| record.number(name));
-        Outcome {
-            measures: Metric::ALL.map(measure),
-            teacher_ppl: first("teacher_ppl"),
-            layers_removed: records.iter().find_map(|record| record.whole("layers_removed")),
-            params_removed: first("params_removed"),
-        }
-    }
-
-    pub fn measure(&self, metric: Metric) -> Option<Measure> {
-        self.measures[metric as usize]
-    }
-
-    pub fn mean(&self, metric: Metric) -> Option<f64> {
-        self.measure(metric).map(|measure| measure.mean)
-    }
-}
+pub use super::outcome::{Metric, Outcome};
 
 /// One way to run one trained flow: `k` steps of a solver.
 #[derive(Debug, Clone)]
@@ -115,6 +45,24 @@ impl Block {
     /// The student with the lowest KL.
     pub fn best(&self) -> Option<&Student> {
         lowest(self.students.iter())
+    }
+
+    /// The best student of every method and run name, lowest KL first.
+    pub fn contenders(&self) -> Vec<&Student> {
+        let mut best: Vec<(f64, &Student)> = Vec::new();
+        for student in &self.students {
+            let Some(kl) = student.outcome.mean(Metric::Kl) else { continue };
+            let same = |known: &&mut (f64, &Student)| {
+                (&known.1.run, &known.1.method) == (&student.run, &student.method)
+            };
+            match best.iter_mut().find(same) {
+                Some(known) if kl < known.0 => *known = (kl, student),
+                Some(_) => {}
+                None => best.push((kl, student)),
+            }
+        }
+        best.sort_by(|a, b| a.0.total_cmp(&b.0));
+        best.into_iter().map(|(_, student)| student).collect()
     }
 
     /// The best student of every method, in order of first appearance.
@@ -184,7 +132,8 @@ impl Ablation {
     }
 }
 
-fn is_skip(record: &Record) -> bool {
+/// Whether a row is a baseline, the teacher without some layers.
+pub fn is_skip(record: &Record) -> bool {
     record.text("kind") == Some("skip") || record.text("method") == Some("skip")
 }
 
@@ -224,17 +173,20 @@ fn read_block(name: &str, flows: &[Record], skips: &[Record]) -> Block {
     Block { name: name.to_string(), students, skips }
 }
 
-fn grouped<'a, 'r: 'a, K: PartialEq>(
+/// Records of equal keys together, in order of first appearance.
+fn grouped<'a, 'r: 'a, K: Clone + Eq + Hash>(
     records: impl Iterator<Item = &'a Record<'r>>,
     key: impl Fn(&Record<'r>) -> K,
 ) -> Vec<(K, Vec<Record<'r>>)> {
     let mut groups: Vec<(K, Vec<Record>)> = Vec::new();
+    let mut known: HashMap<K, usize> = HashMap::new();
     for record in records {
         let key = key(record);
-        match groups.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, group)) => group.push(*record),
-            None => groups.push((key, vec![*record])),
+        let at = *known.entry(key.clone()).or_insert(groups.len());
+        if at == groups.len() {
+            groups.push((key, Vec::new()));
         }
+        groups[at].1.push(*record);
     }
     groups
 }

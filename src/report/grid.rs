@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::ablation::Ablation;
-use super::input::{Cell, Table};
+use super::ablation::{Ablation, is_skip};
+use super::input::{Cell, Record, Table};
 use super::number;
 
 /// Cells shown on one page at most, which keeps a report over hundreds of runs under 8 MiB.
@@ -26,6 +26,8 @@ pub struct Grid {
 /// The head of a column.
 #[derive(Debug, Serialize)]
 pub struct Heading {
+    /// The column's own name.
+    pub column: String,
     pub text: String,
     /// What it means and its unit, where known.
     pub meaning: String,
@@ -37,12 +39,15 @@ pub struct Heading {
 pub struct Shown {
     pub text: String,
     pub numeric: bool,
+    /// Whether it is the lowest of a measure of which less is better.
+    pub best: bool,
 }
 
 /// Known columns in reading order: name, heading, meaning.
-const KNOWN: [(&str, &str, &str); 22] = [
+const KNOWN: [(&str, &str, &str); 23] = [
     ("run", "run", "name of the run"),
     ("run_id", "run id", "folder of the run"),
+    ("seed", "seed", "seed of the run"),
     ("block", "block", "{m,n}: layers m to n − 1 are replaced"),
     ("method", "method", "how the flow was trained; skip: layers left out"),
     ("label", "label", "name of the row"),
@@ -68,6 +73,9 @@ const KNOWN: [(&str, &str, &str); 22] = [
 /// The computed column of KL over the KL of the best skip of two layers.
 const RATIO: &str = "kl / skip-2";
 
+/// Columns of which less is better.
+const MEASURES: [&str; 4] = ["kl", RATIO, "nmse", "ppl"];
+
 /// Columns that stay in the table even where they hold one value only.
 const ALWAYS: [&str; 7] = ["block", "method", "solver", "k", "kl", "nmse", "ppl"];
 
@@ -82,8 +90,14 @@ pub fn grid(table: &Table, ablation: Option<&Ablation>) -> Grid {
     let numeric: Vec<bool> = columns.iter().map(|&at| is_numeric(&table, at)).collect();
     let headings = columns.iter().zip(&numeric).map(|(&at, &numeric)| heading(&table.columns[at], numeric));
     let fitting = CELLS / columns.len().max(1);
-    let shown =
-        |row: &Vec<Cell>| columns.iter().map(|&at| show(row.get(at).unwrap_or(&Cell::Null))).collect();
+    let lowest: Vec<Option<f64>> = columns.iter().map(|&at| lowest(&table, at)).collect();
+    let shown = |row: &Vec<Cell>| {
+        let cells = columns.iter().zip(&lowest).map(|(&at, lowest)| {
+            let cell = row.get(at).unwrap_or(&Cell::Null);
+            Shown { best: lowest.is_some() && cell.number() == *lowest, ..show(cell) }
+        });
+        cells.collect()
+    };
     Grid {
         headings: headings.collect(),
         rows: table.rows.iter().take(fitting).map(shown).collect(),
@@ -112,13 +126,18 @@ fn compare(table: &mut Table, ablation: &Ablation) {
     }
 }
 
+/// By block and KL; rows that measured none come last.
 fn sort(table: &mut Table) {
-    let keys: Vec<(String, f64)> = table
-        .records()
-        .map(|r| (r.text("block").unwrap_or_default().to_string(), r.number("kl").unwrap_or(f64::INFINITY)))
-        .collect();
+    let key = |record: Record| {
+        let kl = record.number("kl");
+        (kl.is_none(), record.text("block").unwrap_or_default().to_string(), kl.unwrap_or(f64::INFINITY))
+    };
+    let keys: Vec<(bool, String, f64)> = table.records().map(key).collect();
     let mut order: Vec<usize> = (0..table.rows.len()).collect();
-    order.sort_by(|&a, &b| keys[a].0.cmp(&keys[b].0).then(keys[a].1.total_cmp(&keys[b].1)));
+    order.sort_by(|&a, &b| {
+        let (a, b) = (&keys[a], &keys[b]);
+        a.0.cmp(&b.0).then_with(|| a.1.cmp(&b.1)).then_with(|| a.2.total_cmp(&b.2))
+    });
     table.rows = order.into_iter().map(|at| std::mem::take(&mut table.rows[at])).collect();
 }
 
@@ -153,12 +172,22 @@ fn is_numeric(table: &Table, at: usize) -> bool {
     values.all(|cell| cell.number().is_some())
 }
 
+/// The lowest value of a measure, where it is one of several. Leaving out one layer is not what flows compete with.
+fn lowest(table: &Table, at: usize) -> Option<f64> {
+    let column = table.columns[at].as_str();
+    let measure = MEASURES.contains(&column);
+    let values =
+        || table.records().filter(|record| !is_skip(record)).filter_map(|record| record.number(column));
+    let lowest = values().fold(f64::INFINITY, f64::min);
+    (measure && values().any(|value| value > lowest)).then_some(lowest)
+}
+
 fn heading(column: &str, numeric: bool) -> Heading {
     let (text, meaning) = KNOWN
         .iter()
         .find(|known| known.0 == column)
         .map_or((column.to_string(), ""), |known| (known.1.to_string(), known.2));
-    Heading { text, meaning: meaning.to_string(), numeric }
+    Heading { column: column.to_string(), text, meaning: meaning.to_string(), numeric }
 }
 
 fn show(cell: &Cell) -> Shown {
@@ -169,7 +198,7 @@ fn show(cell: &Cell) -> Shown {
         Cell::Number(value) => number::in_table(*value),
         Cell::Text(text) => shorten(text),
     };
-    Shown { text, numeric: cell.number().is_some() }
+    Shown { text, numeric: cell.number().is_some(), best: false }
 }
 
 fn shorten(text: &str) -> String {

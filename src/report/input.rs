@@ -2,6 +2,8 @@
 //!
 //! The page, its charts and its sentences know only these types; `source` alone knows how runs are stored.
 
+use super::plot::Plot;
+
 /// Everything one report shows.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
@@ -13,6 +15,16 @@ pub struct Report {
     pub training: Table,
     /// What could not be read, one sentence each.
     pub notes: Vec<String>,
+    /// What a script or a person adds, in reading order.
+    pub sections: Vec<Section>,
+}
+
+/// A part of a report that is not made from the runs.
+#[derive(Debug, Clone)]
+pub enum Section {
+    /// Markdown.
+    Text(String),
+    Plot(Box<Plot>),
 }
 
 /// How one run was made.
@@ -21,6 +33,7 @@ pub struct RunRecord {
     pub id: String,
     pub name: String,
     pub status: String,
+    pub seed: Option<u64>,
     pub script: Option<Script>,
     /// Name and value as the user wrote or the script defaulted them.
     pub options: Vec<(String, String)>,

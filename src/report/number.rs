@@ -49,6 +49,17 @@ fn significant(value: f64, digits: i32) -> String {
     }
 }
 
+/// `0.8 s`, `12 min 30 s`, `1,234 h 5 min`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as i64;
+    match whole {
+        ..10 => format!("{:.1} s", seconds.max(0.0)),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", count(whole / 3600), whole % 3600 / 60),
+    }
+}
+
 /// `1 row`, `2 rows`.
 pub fn plural(number: usize, noun: &str) -> String {
     format!("{} {noun}{}", count(number as i64), if number == 1 { "" } else { "s" })
@@ -83,5 +94,11 @@ mod tests {
         assert_eq!(count(999), "999");
         assert_eq!(plural(1, "run"), "1 run");
         assert_eq!(plural(1200, "row"), "1,200 rows");
+    }
+
+    #[test]
+    fn durations() {
+        let shown = [0.84, 42.4, 750.0, 4_442_700.0].map(duration);
+        assert_eq!(shown, ["0.8 s", "42 s", "12 min 30 s", "1,234 h 5 min"]);
     }
 }

@@ -136,6 +136,7 @@ pub fn ablation(steps: usize) -> Report {
         results: results(rows),
         training: table(&["run", "run_id", "method", "block", "step", "loss"], training),
         notes: Vec::new(),
+        sections: Vec::new(),
     }
 }
 
@@ -146,6 +147,7 @@ pub fn run(name: &str, id: &str) -> RunRecord {
         id: id.into(),
         name: name.into(),
         status: "finished".into(),
+        seed: Some(7),
         script: Some(Script {
             path: "scripts/ablate_steps.lua".into(),
             source: "local lft = require(\"lft\")\nlocal opt = lft.options{steps = {300, \"training steps\"}}\nif opt.steps < 1 and true then\n  error(\"<no> & such\")\nend\n".into(),

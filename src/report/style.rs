@@ -21,6 +21,18 @@ pub fn colour(method: &str, others: &[String]) -> &'static str {
     PALETTE[at % PALETTE.len()]
 }
 
+/// A colour `#rrggbb` seen through: for bands under curves, which may lie over each other.
+pub fn faint(colour: &str) -> String {
+    let part =
+        |at: usize| colour.get(at..at + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).unwrap_or(128);
+    format!("rgba({},{},{},0.18)", part(1), part(3), part(5))
+}
+
+/// The colour of the series at a position, where series are no methods.
+pub fn nth(at: usize) -> &'static str {
+    PALETTE[at % PALETTE.len()]
+}
+
 /// The dash and the marker of a solver.
 pub fn stroke(solver: &str) -> (DashType, MarkerSymbol) {
     match solver {
@@ -51,6 +63,11 @@ mod tests {
         let drawn: Vec<_> =
             ["fm", "fw", "hybrid", "regression", "mine", "yours"].map(|m| colour(m, &others)).into();
         assert!(drawn.iter().enumerate().all(|(i, c)| !drawn[..i].contains(c)), "six different colours");
+    }
+
+    #[test]
+    fn bands_are_seen_through() {
+        assert_eq!(faint("#0072B2"), "rgba(0,114,178,0.18)");
     }
 
     #[test]

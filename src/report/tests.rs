@@ -1,6 +1,7 @@
 //! The whole page, made from rows and read back.
 
-use super::input::{Cell, Report};
+use super::input::{Cell, Report, Section};
+use super::plot::{Kind, Plot};
 use super::samples::{ablation, results, run, skip, student, table, text};
 use super::{page, verdict, write};
 use crate::report::ablation::Ablation;
@@ -8,7 +9,7 @@ use crate::report::ablation::Ablation;
 const ATTACK: &str = "</script><script>alert(1)</script><img src=x onerror=alert(2)>";
 
 fn render(report: &Report) -> String {
-    page::render(report).unwrap()
+    page::render(report, None, page::Form::File).unwrap()
 }
 
 /// The page without Plotly's own text.
@@ -28,7 +29,8 @@ fn plotly_is_there_once_and_nothing_is_loaded() {
     let html = render(&ablation(40));
     assert_eq!(html.matches("plotly.js v").count(), 1);
     assert!(!html.contains("MathJax.js") && !own(&html).contains("MathJax"));
-    let own = own(&html).to_lowercase();
+    // The table is saved as a file through an address of the page's own.
+    let own = own(&html).to_lowercase().replace("objecturl(", "");
     assert!(own.len() < 400_000, "{} bytes beside Plotly", own.len());
     for load in ["src=", "href=\"http", "@import", "url(", "http://", "https://", "//cdn", "fetch("] {
         assert!(!own.contains(load), "the page holds {load}");
@@ -39,8 +41,21 @@ fn plotly_is_there_once_and_nothing_is_loaded() {
 #[test]
 fn all_charts_have_words() {
     let html = render(&ablation(40));
-    for id in ["kl-0", "nmse-0", "ppl-0", "kl-1", "nmse-1", "ppl-1", "training-0", "training-1", "parameters"]
-    {
+    for id in [
+        "kl-0",
+        "nmse-0",
+        "ppl-0",
+        "kl-1",
+        "nmse-1",
+        "ppl-1",
+        "training-0",
+        "training-1",
+        "parameters",
+        "time-0",
+        "nfe-0",
+        "time-1",
+        "nfe-1",
+    ] {
         for part in [
             format!("class=\"chart\" id=\"{id}\""),
             format!("data-chart=\"{id}\""),
@@ -49,8 +64,9 @@ fn all_charts_have_words() {
             assert!(html.contains(&part), "{part}");
         }
     }
-    assert_eq!(html.matches("How to read this:").count(), 9);
-    assert_eq!(html.matches("<figcaption").count(), 9);
+    assert_eq!(html.matches("<figcaption").count(), 13);
+    // Two comparisons are explained as well.
+    assert_eq!(html.matches("How to read this:").count(), 15);
     assert!(html.contains("solver steps k") && html.contains("KL in nats per token"));
 }
 
@@ -66,7 +82,7 @@ fn chart_data_is_json() {
         assert!(!chart["data"].as_array().unwrap().is_empty());
         found += 1;
     }
-    assert_eq!(found, 9);
+    assert_eq!(found, 13);
 }
 
 #[test]
@@ -74,6 +90,13 @@ fn names_from_scripts_stay_text() {
     let mut report = ablation(10);
     report.title = ATTACK.into();
     report.notes = vec![ATTACK.into()];
+    let rows = table(&[ATTACK, "y"], vec![vec![text(ATTACK), Cell::Number(1.0)]]);
+    let columns = (Some(ATTACK.to_string()), Some("y".to_string()));
+    let plot =
+        Plot { x: columns.0.clone(), y: columns.1, group: columns.0, ..Plot::new(Kind::Scatter, rows) };
+    let words = Plot { title: ATTACK.into(), reading: ATTACK.into(), x_label: ATTACK.into(), ..plot.clone() };
+    let plots = [plot, words].map(|plot| Section::Plot(Box::new(plot)));
+    report.sections = [Section::Text(ATTACK.into())].into_iter().chain(plots).collect();
     let mut record = run(ATTACK, ATTACK);
     record.script.as_mut().unwrap().source = ATTACK.into();
     record.script.as_mut().unwrap().path = ATTACK.into();
@@ -116,6 +139,7 @@ fn the_verdict_compares_with_skipping() {
         skip("{6,12}", 6, "best", 1.500),
     ]);
     let block = &verdict.blocks[0];
+    assert_eq!(block.headline, "FW {6,12} midpoint k = 3: KL 0.300, 0.600 × skip-2");
     assert_eq!(
         block.lead,
         "Flow walking (fw) with midpoint, k = 3 is best: its KL is 0.300 nats per token, 0.600 × skip-2 (0.500) and \
@@ -161,6 +185,66 @@ fn repetitions_are_averaged_and_lost_runs_are_told() {
 }
 
 #[test]
+fn a_template_replaces_blocks_and_text_stays_text() {
+    let mut report = ablation(3);
+    report.title = ATTACK.into();
+    let own = "{% extends \"report.html\" %}{% block results %}<p>Mine: {{ title }}, {{ grid.rows|length }}</p>{% endblock %}";
+    let html = page::render(&report, Some(own), page::Form::File).unwrap();
+    assert!(html.contains("<p>Mine: &lt;&#x2f;script&gt;") && !html.contains("id=\"table\""));
+    assert!(html.contains("id=\"kl-0\""), "the other blocks stay");
+    let wrong = page::render(&report, Some("a\n{% if %}"), page::Form::File).unwrap_err().to_string();
+    assert!(wrong.starts_with("cannot fill the template line 2: "), "{wrong}");
+}
+
+#[test]
+fn sections_stand_in_their_order() {
+    let mut report = Report { title: "Mine".into(), ..Report::default() };
+    let rows = table(&["x", "y"], vec![vec![Cell::Int(1), Cell::Number(2.0)]]);
+    let plot = Plot { x: Some("x".into()), y: Some("y".into()), ..Plot::new(Kind::Line, rows) };
+    let text = |text: &str| Section::Text(text.into());
+    report.sections = vec![text("# Why *this*"), Section::Plot(Box::new(plot)), text("after")];
+    let html = render(&report);
+    let place = |part: &str| html.find(part).unwrap_or_else(|| panic!("{part}"));
+    assert!(
+        place("<h2>Why <em>this</em></h2>") < place("id=\"own-1\"")
+            && place("id=\"own-1\"") < place("<p>after</p>")
+    );
+    assert_eq!(html.matches("plotly.js v").count(), 1, "own figures need the library, too");
+}
+
+#[test]
+fn seeds_are_counted() {
+    let mut rows: Vec<Vec<Cell>> =
+        (0..3).map(|at| student("fw", "{6,12}", "euler", 3, 0.40 + 0.01 * at as f64)).collect();
+    for (at, row) in rows.iter_mut().enumerate() {
+        row.push(Cell::Int(at as i64));
+    }
+    rows.push(skip("{6,12}", 2, "best", 0.82));
+    let mut results = results(rows);
+    results.columns.push("seed".into());
+    let report = Report { results, ..Report::default() };
+    let block = &verdict::verdict(&report, Ablation::read(&report.results).as_ref()).blocks[0];
+    assert_eq!(block.headline, "FW {6,12} euler k = 3: KL 0.410, 0.500 × skip-2, 3 seeds");
+    assert!(block.lead.ends_with("These are means of 3 seeds."), "{}", block.lead);
+    let kl: serde_json::Value =
+        serde_json::from_str(&super::charts::all(&report, Ablation::read(&report.results).as_ref())[0].json)
+            .unwrap();
+    assert!(kl["data"].as_array().unwrap().iter().any(|trace| trace["fill"] == "toself"), "a band is drawn");
+}
+
+#[test]
+fn the_best_flow_is_bold_and_no_baseline() {
+    let rows = vec![
+        student("fm", "{6,12}", "euler", 1, 0.3),
+        student("fw", "{6,12}", "euler", 1, 0.2),
+        skip("{6,12}", 1, "best", 0.1),
+    ];
+    let html = render(&Report { results: results(rows), ..Report::default() });
+    assert!(html.contains("class=\"n best\">0.2000") && html.contains("class=n>0.1000"));
+    assert_eq!(html.matches("n best").count(), 3, "KL, NMSE and perplexity");
+}
+
+#[test]
 fn other_columns_get_a_table_and_no_charts() {
     let rows = vec![
         vec![text("x"), Cell::Number(0.123_456), Cell::Bool(true)],
@@ -173,6 +257,7 @@ fn other_columns_get_a_table_and_no_charts() {
         ..Report::default()
     };
     let html = render(&report);
+    assert!(html.contains("data-column=\"value\""));
     assert!(html.contains("This report shows 2 rows of results from 1 run."));
     assert!(html.contains("<td class=n>0.1235") && html.contains("<td>yes"));
     assert!(!html.contains("<figure") && !html.contains("plotly.js v"), "no charts, no library");
@@ -218,7 +303,7 @@ fn two_hundred_runs_stay_small() {
 fn written_whole_into_a_new_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("reports").join("a.html");
-    let summary = write(&ablation(5), &path).unwrap();
+    let summary = write(&ablation(5), None, &path).unwrap();
     assert_eq!(summary.bytes, std::fs::metadata(&path).unwrap().len());
     assert_eq!((summary.runs, summary.path), (1, path.clone()));
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays");

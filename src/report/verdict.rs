@@ -17,8 +17,8 @@ pub struct Verdict {
 /// The summary of one block.
 #[derive(Debug, Serialize)]
 pub struct BlockVerdict {
-    /// `Block {6,12}`; empty where the rows name no block.
-    pub name: String,
+    /// All in one line: `FW {3,9} midpoint k = 3: KL 0.410, 0.520 × skip-2, 3 seeds`.
+    pub headline: String,
     /// The best student and its figures.
     pub lead: String,
     /// Whether it beats the baselines.
@@ -83,7 +83,7 @@ fn block_verdict(block: &Block) -> Option<BlockVerdict> {
     let methods = block.best_of_methods();
     let methods = if methods.len() < 2 { Vec::new() } else { methods };
     Some(BlockVerdict {
-        name: if block.name.is_empty() { String::new() } else { format!("Block {}", block.name) },
+        headline: headline(block, best, measure.mean),
         lead: lead(best, measure.mean, measure.count, &baselines),
         judgement: judgement(measure.mean, &baselines),
         caution: caution(best, measure.mean, &baselines),
@@ -106,9 +106,28 @@ fn lead(best: &Student, kl: f64, repetitions: usize, baselines: &[Baseline]) -> 
         text.push_str(&format!(" Its perplexity is {}, the teacher's {}.", in_prose(ppl), in_prose(teacher)));
     }
     if repetitions > 1 {
-        text.push_str(&format!(" These are means of {}.", plural(repetitions, "repetition")));
+        let seeds = best.outcome.seeds;
+        let noun = if seeds == repetitions { "seed" } else { "repetition" };
+        text.push_str(&format!(" These are means of {}.", plural(repetitions, noun)));
     }
     text
+}
+
+fn headline(block: &Block, best: &Student, kl: f64) -> String {
+    let method = match best.method.as_str() {
+        short @ ("fm" | "fw") => short.to_uppercase(),
+        other => other.to_string(),
+    };
+    let words = [method, block.name.clone(), best.solver.clone(), format!("k = {}", best.k)];
+    let words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    let mut facts = vec![format!("KL {}", in_prose(kl))];
+    if let Some(skip) = block.skip_kl(YARDSTICK).filter(|skip| *skip > 0.0) {
+        facts.push(format!("{} × skip-{YARDSTICK}", in_prose(kl / skip)));
+    }
+    if best.outcome.seeds > 0 {
+        facts.push(plural(best.outcome.seeds, "seed"));
+    }
+    format!("{}: {}", words.join(" "), facts.join(", "))
 }
 
 fn judgement(kl: f64, baselines: &[Baseline]) -> String {
@@ -178,7 +197,7 @@ impl Baseline {
 }
 
 /// The full name of a training method.
-fn method_name(method: &str) -> String {
+pub fn method_name(method: &str) -> String {
     match method {
         "fm" => "Flow matching (fm)".into(),
         "fw" => "Flow walking (fw)".into(),
@@ -188,7 +207,8 @@ fn method_name(method: &str) -> String {
     }
 }
 
-fn settings(student: &Student) -> String {
+/// Solver and number of steps: `midpoint, k = 3`.
+pub fn settings(student: &Student) -> String {
     match student.solver.as_str() {
         "" => format!("k = {}", student.k),
         solver => format!("{solver}, k = {}", student.k),

@@ -36,7 +36,7 @@ pub struct Host {
 }
 
 /// The process that writes a run; tells a run in progress from one whose process was killed.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     pub pid: u32,
     /// Start of the process in seconds since 1970, since process ids are used again.

@@ -1,9 +1,10 @@
 //! Runs, queries and reports.
 
+mod compare;
+mod plot;
+mod report;
 pub mod row;
 mod run;
-
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use mlua::{AnyUserData, Function, Lua, LuaSerdeExt, ObjectLike, Table, Value};
@@ -30,26 +31,12 @@ const RUN: OptionsTable = OptionsTable {
     ],
 };
 
-const REPORT: OptionsTable = OptionsTable {
-    class: "ReportOptions",
-    fields: &[
-        (
-            "runs?",
-            "(string|Run)[]",
-            "names, ids or runs; the newest finished run of every name when left out",
-        ),
-        ("output?", "string", "the file to write, reports/report.html when left out"),
-        ("title?", "string", "title of the page"),
-    ],
-};
-
-/// Registers `lft.run`, `lft.query`, `lft.report` and the class `Run`.
+/// Registers `lft.run`, `lft.query`, `lft.report`, `lft.plot` and the classes `Run` and `Plot`.
 ///
 /// # Errors
 /// When Lua is out of memory.
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.options(&RUN);
-    registry.options(&REPORT);
     registry.function(
         Entry {
             name: "lft.run",
@@ -80,16 +67,9 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             Ok(row::tables(lua, &answer.frame)?)
         },
     )?;
-    registry.function(
-        Entry {
-            name: "lft.report",
-            about: "Writes one self-contained HTML page about several runs.",
-            params: &[("options?", "ReportOptions", "which runs, and where to")],
-            returns: &[("string", "path of the page")],
-            example: "local run = lft.run{name = \"example\"}\nrun:log{kl = 0.5}\nrun:finish()\nlocal path = os.tmpname()\nassert(lft.report{runs = {run}, output = path} == path)\nos.remove(path)",
-        },
-        |lua, options: Option<Table>| report(lua, options),
-    )?;
+    compare::register(registry)?;
+    plot::register(registry)?;
+    report::register(registry)?;
     registry.class(
         Class {
             name: "Run",
@@ -142,20 +122,7 @@ fn members(class: &mut Members<'_, Run>) {
         },
         |_, run: &Run, (name, object): (String, Value)| save(run, &name, &object),
     );
-    class.method(
-        Entry {
-            name: "Run:report",
-            about: "Writes a self-contained HTML page about the run as it stands.",
-            params: &[("path", "string", "the file to write")],
-            returns: &[("string", "the path")],
-            example: "local run, path = lft.run{name = \"example\"}, os.tmpname()\nrun:log{kl = 0.5}\nrun:report(path)\nos.remove(path)",
-        },
-        |lua, run: &Run, path: String| {
-            run.flush()?;
-            crate::report::write_run(&State::of(lua)?.runs_dir, &run.id(), Path::new(&path))?;
-            Ok(path)
-        },
-    );
+    class.method(report::OF_RUN, report::of_run);
     class.method(
         Entry {
             name: "Run:finish",
@@ -265,22 +232,4 @@ fn save(run: &Run, name: &str, object: &Value) -> anyhow::Result<String> {
 
 fn member(data: &AnyUserData) -> Option<Function> {
     data.get::<Option<Function>>("save").ok().flatten()
-}
-
-fn report(lua: &Lua, options: Option<Table>) -> anyhow::Result<String> {
-    let options = Options::read(lua, options, &REPORT)?;
-    let state = State::of(lua)?;
-    state.flush_runs()?;
-    let runs = options.or("runs", Vec::<Value>::new())?;
-    let names: Vec<String> = runs
-        .iter()
-        .map(|run| match run.as_userdata().and_then(|data| data.borrow::<Run>().ok()) {
-            Some(run) => Ok(run.id()),
-            None => Ok(run.to_string()?),
-        })
-        .collect::<anyhow::Result<_>>()?;
-    let output = PathBuf::from(options.or("output", "reports/report.html".to_owned())?);
-    let title = options.get::<String>("title")?;
-    crate::report::compile(&state.runs_dir, &names, &output, title.as_deref())?;
-    Ok(output.display().to_string())
 }

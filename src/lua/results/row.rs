@@ -28,7 +28,7 @@ pub fn read(table: &Table) -> anyhow::Result<Row> {
     Ok(row)
 }
 
-fn cell(value: &mlua::Value) -> anyhow::Result<Value> {
+pub fn cell(value: &mlua::Value) -> anyhow::Result<Value> {
     Ok(match value {
         mlua::Value::Boolean(flag) => Value::Bool(*flag),
         mlua::Value::Integer(number) => Value::Int(*number),

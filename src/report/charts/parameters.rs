@@ -1,11 +1,12 @@
 //! KL against what was saved.
 
-use plotly::common::{DashType, Font, Line, Marker, MarkerSymbol, Mode, Position};
+use plotly::common::{DashType, Font, Line, LineShape, Marker, MarkerSymbol, Mode, Position};
 use plotly::{Plot, Scatter};
 
 use super::axes::Labels;
+use super::front::{front, line};
 use super::steps::methods;
-use super::{Chart, axes, json};
+use super::{Chart, Tools, axes, json};
 use crate::report::ablation::{Ablation, Block, Metric, Outcome};
 use crate::report::number::in_prose;
 use crate::report::style::{self, plain};
@@ -33,6 +34,12 @@ pub fn chart(ablation: &Ablation) -> Option<Chart> {
 
     let named = named(students.iter().flat_map(|(_, points)| points).collect(), &kls);
     let mut plot = Plot::new();
+    // More parameters removed is better.
+    let saved: Vec<(f64, f64)> = all().map(|point| (-point.params, point.kl)).collect();
+    let unbeaten = front(&saved).into_iter().map(|at| (-saved[at].0 / scale, saved[at].1)).collect();
+    if let Some(line) = line(unbeaten, LineShape::Hv) {
+        plot.add_trace(line);
+    }
     if !skips.is_empty() {
         let line = Line::new().color(style::REFERENCE).width(1.5).dash(DashType::Dot);
         plot.add_trace(
@@ -62,9 +69,11 @@ pub fn chart(ablation: &Ablation) -> Option<Chart> {
         id: "parameters".into(),
         title: "KL divergence against parameters removed".into(),
         reading: "right is smaller, down is closer to the teacher; a student below the dotted line is better than \
-                  leaving out layers worth as many parameters. Each student is drawn with its best solver and k \
+                  leaving out layers worth as many parameters. Nothing measured here is both smaller and closer than a point \
+                  on the grey stairs (the Pareto front). Each student is drawn with its best solver and k \
                   (hover to see which)."
             .into(),
+        tools: Tools::Scale,
         json: json(plot, axes::layout(x, y)),
     })
 }

@@ -3,7 +3,7 @@
 use plotly::common::{DashType, Line, Marker, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{Chart, axes, json};
+use super::{Chart, Tools, axes, json};
 use crate::report::input::{Record, Table};
 use crate::report::style::{self, plain};
 
@@ -68,6 +68,7 @@ fn chart(results: &Table, problem: &str, at: usize, work: Work) -> Option<Chart>
                   Solid lines take equal steps, dashed ones choose their own by a tolerance. Where curves flatten, \
                   rounding hides the solver's error."
             .into(),
+        tools: Tools::Scale,
         json: json(plot, axes::layout(x, y)),
     })
 }
