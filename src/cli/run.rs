@@ -7,9 +7,8 @@ use anyhow::Result;
 
 use super::Global;
 use super::limits;
+use super::watch;
 use crate::bench::Baselines;
-use crate::console;
-use crate::live::{Server, Watched, Which};
 
 /// Run a Lua script.
 #[derive(Debug, clap::Args)]
@@ -68,20 +67,7 @@ pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
     options.baselines = Baselines { against: baseline, save: save_baseline, tolerance: tolerance / 100.0 };
     options.sandbox = sandbox;
     options.limits = limits::of(sandbox, memory_limit, time_limit);
-    let server = watch.then(|| serve(global)).transpose()?;
-    let outcome = crate::lua::run_script(&script, &options);
-    if let Some(server) = server {
-        server.let_pages_catch_up();
-    }
-    outcome
-}
-
-/// Serves the page of the run that this process makes.
-fn serve(global: &Global) -> Result<Server> {
-    let watched = Watched { root: global.runs_dir(), which: Which::OwnProcess };
-    let server = Server::start(watched, None)?;
-    console::note(&format!("watch the run at {}", server.address()));
-    Ok(server)
+    watch::during(global, watch, || crate::lua::run_script(&script, &options))
 }
 
 fn percent(text: &str) -> Result<f64, String> {

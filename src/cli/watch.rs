@@ -40,3 +40,15 @@ pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
         std::thread::park();
     }
 }
+
+/// Runs a script, and serves the page of the run that it makes where the user wants to watch.
+pub(super) fn during(global: &Global, wanted: bool, script: impl FnOnce() -> Result<()>) -> Result<()> {
+    if !wanted {
+        return script();
+    }
+    let server = Server::start(Watched { root: global.runs_dir(), which: Which::OwnProcess }, None)?;
+    crate::console::note(&format!("watch the run at {}", server.address()));
+    let outcome = script();
+    server.let_pages_catch_up();
+    outcome
+}

@@ -68,8 +68,8 @@ fn chart(results: &Table, problem: &str, at: usize, work: Work) -> Option<Chart>
                   Solid lines take equal steps, dashed ones choose their own by a tolerance. Where curves flatten, \
                   rounding hides the solver's error."
             .into(),
+        tools: Tools::Scale,
         json: json(plot, axes::layout(x, y)),
-        tools: Tools::None,
     })
 }
 
