@@ -117,7 +117,7 @@ fn runs_are_listed_from_the_folder_that_the_environment_names() {
     let (code, stdout, _) = output(command.env("LFT_RUNS", root.path()), &["runs", "--format", "csv"]);
     assert_eq!(code, 0);
     let mut lines = stdout.lines();
-    assert_eq!(lines.next(), Some("run,status,rows,start,seconds,kl_best,kl_last,tags,run_id"));
+    assert_eq!(lines.next(), Some("run,status,rows,start,seconds,kl_best,best_row,kl_last,tags,run_id"));
     assert!(lines.next().unwrap().starts_with("ablate_steps,finished,3,"), "{stdout}");
 }
 
@@ -126,7 +126,7 @@ fn help_and_version_succeed() {
     let root = tempfile::tempdir().unwrap();
     let (code, stdout, _) = output(&mut lft(root.path()), &["--help"]);
     assert!(code == 0 && stdout.contains("Examples:") && stdout.contains("lft query"), "{stdout}");
-    for command in ["run", "repl", "query", "report", "runs", "info"] {
+    for command in ["run", "repl", "query", "report", "runs", "compact", "export", "info"] {
         assert!(stdout.contains(&format!("  {command} ")), "{command}: {stdout}");
         assert_eq!(output(&mut lft(root.path()), &[command, "--help"]).0, 0);
     }

@@ -2,6 +2,9 @@
 //!
 //! Tables and other results go to standard output; progress, notes, warnings and errors to standard error.
 
+mod ask;
+mod compact;
+mod export;
 mod failure;
 mod info;
 mod output;
@@ -35,6 +38,7 @@ Examples:
   lft run scripts/ablate_steps.lua
   lft run scripts/ablate_steps.lua --seed 7 --device cpu -- --steps 500
   lft query \"SELECT method, k, kl FROM results WHERE run = 'ablate_steps' ORDER BY kl LIMIT 5\"
+  lft runs --sort kl_best
   lft report --runs ablate_steps --output report.html
   lft info data/teacher
   lft types .
@@ -76,6 +80,8 @@ enum Command {
     Query(query::Arguments),
     Report(report::Arguments),
     Runs(runs::Arguments),
+    Compact(compact::Arguments),
+    Export(export::Arguments),
     Info(info::Arguments),
     Types(types::Arguments),
 }
@@ -93,6 +99,8 @@ impl Cli {
             Command::Query(arguments) => query::execute(global, arguments),
             Command::Report(arguments) => report::execute(global, arguments),
             Command::Runs(arguments) => runs::execute(global, arguments),
+            Command::Compact(_) => compact::execute(global),
+            Command::Export(arguments) => export::execute(global, &arguments),
             Command::Info(arguments) => info::execute(global, arguments),
             Command::Types(arguments) => types::execute(global, arguments),
         }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use super::failure::UsageError;
-use crate::results::Frame;
+use crate::results::{self, Encoding, Frame};
 use crate::{atomic, console};
 
 /// How a table is written.
@@ -48,6 +48,28 @@ impl Arguments {
             bail!(UsageError("--format parquet needs --output FILE: a terminal cannot show it"));
         }
         Ok(format)
+    }
+
+    /// Runs a statement and writes its rows. Those of the formats for other programs are written as they are found;
+    /// tables for the eye need all rows to align them. Returns the number of rows, unless the reader left before the end.
+    pub fn query(&self, root: &Path, sql: &str, format: Format) -> Result<Option<usize>> {
+        let encoding = match format {
+            Format::Csv => Encoding::Csv,
+            Format::Json => Encoding::Json,
+            Format::Parquet => Encoding::Parquet,
+            Format::Table | Format::Markdown => {
+                let answer = results::query(root, sql)?;
+                warn(&answer.warnings);
+                self.write(&answer.frame, format)?;
+                return Ok(Some(answer.frame.height()));
+            }
+        };
+        let (rows, warnings) = results::stream(root, sql, encoding, |fill| match &self.output {
+            Some(path) => atomic::write(path, |w| fill(w)),
+            None => console::stream(|w| fill(w)),
+        })?;
+        warn(&warnings);
+        Ok(rows)
     }
 
     pub fn write(&self, frame: &Frame, format: Format) -> Result<()> {

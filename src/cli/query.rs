@@ -25,10 +25,8 @@ pub(super) struct Arguments {
 
 pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
     let format = arguments.output.check()?;
-    let answer = crate::results::query(&global.runs_dir(), &arguments.sql)?;
-    output::warn(&answer.warnings);
-    if answer.frame.height() == 0 {
+    if arguments.output.query(&global.runs_dir(), &arguments.sql, format)? == Some(0) {
         global.note("no rows");
     }
-    arguments.output.write(&answer.frame, format)
+    Ok(())
 }

@@ -6,9 +6,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::RECORD;
-use super::record::RunRecord;
+use super::memo::{Memo, Stamp};
+use super::record::{RunRecord, Status};
 
 /// One run folder with a readable `run.json`.
 #[derive(Clone, Debug)]
@@ -20,9 +23,19 @@ pub struct Entry {
 /// The runs under one root, oldest first.
 #[derive(Clone, Debug)]
 pub struct Catalog {
+    pub root: PathBuf,
     pub entries: Vec<Entry>,
     /// What was skipped and why, one line each.
     pub warnings: Vec<String>,
+}
+
+/// A record as the memo keeps it: scripts are long, and many runs share one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Remembered {
+    /// The record without its script's text.
+    record: RunRecord,
+    /// The index of the script's text.
+    script: Option<usize>,
 }
 
 impl Catalog {
@@ -32,22 +45,25 @@ impl Catalog {
     /// # Errors
     /// When the root cannot be listed.
     pub fn read(root: &Path) -> Result<Self> {
-        let mut catalog = Self { entries: vec![], warnings: vec![] };
-        let listing = match fs::read_dir(root) {
+        let mut catalog = Self { root: root.to_owned(), entries: vec![], warnings: vec![] };
+        let folders = match folders(root) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(catalog),
-            listing => listing.with_context(|| format!("cannot list the runs folder {}", root.display()))?,
+            folders => folders.with_context(|| format!("cannot list the runs folder {}", root.display()))?,
         };
-        for item in listing {
-            let folder = item.with_context(|| format!("cannot list {}", root.display()))?.path();
-            let path = folder.join(RECORD);
-            if !path.exists() {
-                continue;
-            }
-            match RunRecord::load(&path) {
-                Ok(record) => catalog.entries.push(Entry { folder, record }),
+        let mut memo = Memo::<Remembered>::open(root, "records");
+        let read: Vec<_> = folders.into_par_iter().filter_map(|folder| Read::from(folder, &memo)).collect();
+        for Read { folder, stamp, record, is_new } in read {
+            match record {
+                Ok(record) => {
+                    if is_new {
+                        remember(&mut memo, &folder, stamp, &record);
+                    }
+                    catalog.entries.push(Entry { folder, record });
+                }
                 Err(error) => catalog.warnings.push(format!("skipped: {error:#}")),
             }
         }
+        memo.save(|key| root.join(key).join(RECORD).exists());
         catalog.entries.sort_by(|a, b| order(a).cmp(&order(b)));
         catalog.warnings.sort();
         Ok(catalog)
@@ -67,6 +83,55 @@ impl Catalog {
         }
         Ok(catalog)
     }
+}
+
+/// One `run.json`, from the memo or the file.
+struct Read {
+    folder: PathBuf,
+    stamp: Stamp,
+    record: Result<RunRecord>,
+    is_new: bool,
+}
+
+impl Read {
+    /// `None` when the folder holds no run.
+    fn from(folder: PathBuf, memo: &Memo<Remembered>) -> Option<Self> {
+        let path = folder.join(RECORD);
+        let stamp = Stamp::of(&path)?;
+        let known = key(&folder).and_then(|key| memo.get(key, stamp)).map(|known| {
+            let script_text = known.script.and_then(|index| memo.shared(index)).map(str::to_owned);
+            RunRecord { script_text, ..known.record.clone() }
+        });
+        let is_new = known.is_none();
+        let record = known.map_or_else(|| RunRecord::load(&path), Ok);
+        Some(Self { folder, stamp, record, is_new })
+    }
+}
+
+fn remember(memo: &mut Memo<Remembered>, folder: &Path, stamp: Stamp, record: &RunRecord) {
+    // A running record says something else as soon as its process is gone, without the file changing.
+    if let Some(key) = key(folder).filter(|_| record.status != Status::Running) {
+        let script = record.script_text.as_deref().map(|text| memo.share(text));
+        let record = RunRecord { script_text: None, ..record.clone() };
+        memo.learn(key.to_owned(), stamp, Remembered { record, script });
+    }
+}
+
+/// What a memo knows a run's folder by.
+pub(super) fn key(folder: &Path) -> Option<&str> {
+    folder.file_name()?.to_str()
+}
+
+/// Everything that could be a run's folder; hidden ones are those of runs that are being removed.
+fn folders(root: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut folders = vec![];
+    for item in fs::read_dir(root)? {
+        let item = item?;
+        if !item.file_name().to_string_lossy().starts_with('.') {
+            folders.push(item.path());
+        }
+    }
+    Ok(folders)
 }
 
 /// For each entry whether it is the newest of its name among them.

@@ -12,29 +12,47 @@
 //! [`Run`] writes one, [`query`] reads all of them as the tables `results`, `training`, `benchmarks`
 //! and `runs`.
 
+mod best;
 mod catalog;
+mod compact;
+mod diff;
+mod encode;
 pub mod environment;
 mod explain;
+mod export;
+mod footers;
 mod frame;
 mod list;
+mod memo;
 mod name;
 mod parquet;
+mod parts;
 mod query;
 mod record;
+mod remove;
 mod render;
 mod run;
 mod run_table;
+mod scan;
+mod schema_text;
+mod select;
 mod table;
 mod union;
 mod value;
 
 pub use catalog::{Catalog, Entry};
+pub use compact::{Compacted, compact};
+pub use diff::{Diff, diff};
+pub use encode::Encoding;
+pub use export::{ExportFormat, export};
 pub use frame::Frame;
-pub use list::list;
+pub use list::{Listing, list};
 pub use name::sanitise;
-pub use query::{Answer, query};
+pub use query::{Answer, query, stream};
 pub use record::{RunInfo, RunRecord, SCHEMA, Status};
+pub use remove::{Garbage, garbage, remove, remove_leftovers, size};
 pub use run::Run;
+pub use select::Filter;
 pub use value::{Row, Value};
 
 const RECORD: &str = "run.json";
@@ -43,6 +61,10 @@ const TRAINING: &str = "training.parquet";
 const BENCHMARKS: &str = "benchmarks.parquet";
 /// What a sweep keeps of a point in the point's run folder.
 pub(crate) const SWEEP: &str = "sweep.json";
+
+/// The tables of a run with their files.
+pub const FILES: [(&str, &str); 3] =
+    [("results", RESULTS), ("training", TRAINING), ("benchmarks", BENCHMARKS)];
 
 /// Columns that every table carries; scripts cannot log under these names.
 const RESERVED: [&str; 3] = ["run", "run_id", "latest"];

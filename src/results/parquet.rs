@@ -1,5 +1,6 @@
 //! Parquet files, written whole and compressed with zstd.
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
@@ -9,7 +10,11 @@ use crate::atomic;
 
 pub(super) fn write(path: &Path, frame: &mut DataFrame) -> Result<()> {
     atomic::write(path, |w| {
-        ParquetWriter::new(w).with_compression(ParquetCompression::Zstd(None)).finish(frame)?;
+        writer(w).finish(frame)?;
         Ok(())
     })
+}
+
+pub(super) fn writer<W: Write>(w: W) -> ParquetWriter<W> {
+    ParquetWriter::new(w).with_compression(ParquetCompression::Zstd(None))
 }

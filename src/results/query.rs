@@ -1,16 +1,18 @@
 //! SQL over every run.
 
+use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Result, bail};
-use polars::prelude::{DataFrame, IntoLazy, PolarsResult, Schema};
+use anyhow::{Error, Result, bail};
+use polars::prelude::{DataFrame, IntoLazy, LazyFrame, OptFlags, PolarsError, Schema};
 use polars::sql::SQLContext;
 
 use super::catalog::Catalog;
+use super::encode::{Encoding, encode};
 use super::explain::{Tables, explain};
 use super::frame::Frame;
 use super::union::{self, Union};
-use super::{BENCHMARKS, RESULTS, TRAINING, run_table};
+use super::{FILES, run_table};
 
 /// The tables that a query may name.
 pub(super) const TABLES: [&str; 4] = ["results", "training", "benchmarks", "runs"];
@@ -33,44 +35,92 @@ pub struct Answer {
 /// # Errors
 /// When there are no runs, or the statement is wrong; an unknown table or column is named with the known ones.
 pub fn query(root: &Path, sql: &str) -> Result<Answer> {
-    refuse_changes(sql)?;
-    let catalog = Catalog::read_some(root)?;
-    let mut warnings = catalog.warnings.clone();
-    let mut files: Vec<(&'static str, &str)> =
-        vec![("results", RESULTS), ("training", TRAINING), ("benchmarks", BENCHMARKS)];
-    // Opening a table costs one footer a run, so those that the statement cannot mean stay closed.
-    files.retain(|(table, _)| mentions(sql, table) || mentions(sql, "show"));
-    let mut unions: Vec<_> =
-        files.iter().map(|(_, file)| Union::open(&catalog, file, &mut warnings)).collect();
-    let runs = run_table::frame(&catalog)?;
-
-    let plan = |unions: &[Union]| {
-        let mut context = SQLContext::new();
-        context.register("runs", runs.clone().lazy());
-        for ((table, _), union) in files.iter().zip(unions) {
-            context.register(table, union.table()?);
-        }
-        run(&mut context, sql)
-    };
-    let frame = union::collect(&mut unions, &mut warnings, plan).map_err(|error| {
-        let opened = files.iter().zip(&unions).map(|((table, _), union)| (*table, union.schema()));
-        let tables: Tables = opened.chain(mentioned_runs(sql, &runs)).collect();
-        explain(&error, &tables)
-    })?;
+    let mut warnings = vec![];
+    let frame = answer(root, sql, &mut warnings, |rows| Ok(rows.collect()?))?;
     Ok(Answer { frame: Frame::new(frame), warnings })
 }
 
-fn run(context: &mut SQLContext, sql: &str) -> PolarsResult<DataFrame> {
-    match context.execute(sql)?.collect() {
-        // A bare COUNT(*) over a concatenation is planned by Polars as a sum in 128 bits, a type that costs
-        // minutes of build time and is not compiled in. Without pushing projections down it counts as usual.
-        Err(error) if error.to_string().contains("UInt128") => {
-            context.execute(sql)?.with_projection_pushdown(false).collect()
-        }
-        result => result,
-    }
+/// Runs one SQL statement as [`query`] does and writes its rows as they are found, so that a result may be larger
+/// than memory. `fill` is given a function that writes everything to the writer that it is handed; it may be called
+/// again when a file turns out to be broken, and then starts anew. Returns the number of rows, unless the
+/// reader had seen enough before the end, and the warnings.
+///
+/// # Errors
+/// As [`query`], and when the rows cannot be written.
+pub fn stream(
+    root: &Path,
+    sql: &str,
+    encoding: Encoding,
+    mut fill: impl FnMut(&mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<()>,
+) -> Result<(Option<usize>, Vec<String>)> {
+    let mut warnings = vec![];
+    let rows = answer(root, sql, &mut warnings, |rows| {
+        let mut count = None;
+        fill(&mut |writer| {
+            count = Some(encode(rows.clone(), encoding, writer)?);
+            Ok(())
+        })?;
+        Ok(count)
+    })?;
+    Ok((rows, warnings))
 }
 
+/// Makes the tables, hands the statement's rows to `take`, and says of errors what the user can do.
+fn answer<T>(
+    root: &Path,
+    sql: &str,
+    warnings: &mut Vec<String>,
+    mut take: impl FnMut(LazyFrame) -> Result<T>,
+) -> Result<T> {
+    refuse_changes(sql)?;
+    let catalog = Catalog::read_some(root)?;
+    warnings.extend(catalog.warnings.iter().cloned());
+    // Tables that the statement cannot mean stay closed.
+    let is_meant = |(table, _): &(&str, &str)| mentions(sql, table) || mentions(sql, "show");
+    let files: Vec<(&'static str, &'static str)> = FILES.into_iter().filter(is_meant).collect();
+    let mut unions: Vec<_> = files.iter().map(|(_, file)| Union::open(&catalog, file, warnings)).collect();
+    let runs = match mentions(sql, "runs") || mentions(sql, "show") {
+        true => run_table::frame(&catalog)?,
+        false => DataFrame::empty(),
+    };
+
+    let mut plan = |unions: &[Union], shield: fn(LazyFrame) -> LazyFrame| {
+        let mut context = SQLContext::new();
+        context.register("runs", runs.clone().lazy());
+        for ((table, _), union) in files.iter().zip(unions) {
+            context.register(table, shield(union.table()?));
+        }
+        take(context.execute(sql)?)
+    };
+    let plan = |unions: &[Union]| match plan(unions, |table| table) {
+        Err(error) if is_wide_count(&error) => plan(unions, shield_from_counting),
+        result => result,
+    };
+    union::collect(&mut unions, warnings, plan).map_err(|error| {
+        let opened = files.iter().zip(&unions).map(|((table, _), union)| (*table, union.schema()));
+        let tables: Tables = opened.chain(mentioned_runs(sql, &runs)).collect();
+        told(error, &tables)
+    })
+}
+
+/// Polars plans a bare COUNT(*) over a concatenation as a sum in 128 bits, a type that costs minutes of build time and
+/// is not compiled in.
+fn is_wide_count(error: &Error) -> bool {
+    error.downcast_ref::<PolarsError>().is_some_and(|error| error.to_string().contains("UInt128"))
+}
+
+/// A step that changes nothing and that Polars cannot see through, so that rows below it are counted as usual. Filters
+/// and the choice of columns still go down to the files.
+fn shield_from_counting(table: LazyFrame) -> LazyFrame {
+    table.map(Ok, OptFlags::default(), None, Some("rows as they are"))
+}
+
+fn told(error: Error, tables: &Tables) -> Error {
+    match error.downcast_ref::<PolarsError>() {
+        Some(polars) => explain(polars, tables),
+        None => error,
+    }
+}
 /// Polars would accept these and change its view of the files, which looks as if the files had changed.
 fn refuse_changes(sql: &str) -> Result<()> {
     let first = sql.split_whitespace().next().unwrap_or_default().to_uppercase();

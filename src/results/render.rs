@@ -30,20 +30,28 @@ impl Frame {
     /// CSV (RFC 4180, a header line, `\n` between lines) with full precision; null is empty and the empty
     /// text is `""`.
     pub fn to_csv(&self) -> String {
-        let header = self.columns().iter().map(|name| csv_text(name)).collect::<Vec<_>>().join(",");
-        let line = |row: Vec<Value>| row.iter().map(csv_cell).collect::<Vec<_>>().join(",");
-        std::iter::once(header).chain(self.rows().map(line)).map(|line| line + "\n").collect()
+        let header = self.columns().iter().map(|name| csv_text(name)).collect::<Vec<_>>().join(",") + "\n";
+        std::iter::once(header).chain(self.csv_rows()).collect()
+    }
+
+    /// The lines of [`Frame::to_csv`] below its header.
+    pub(super) fn csv_rows(&self) -> impl Iterator<Item = String> {
+        self.rows().map(|row| row.iter().map(csv_cell).collect::<Vec<_>>().join(",") + "\n")
     }
 
     /// A JSON array with one object a row and full precision; null, NaN and the infinities are `null`.
     pub fn to_json(&self) -> String {
+        let lines: Vec<_> = self.json_rows().map(|object| format!("  {object}")).collect();
+        if lines.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", lines.join(",\n")) }
+    }
+
+    /// The objects of [`Frame::to_json`].
+    pub(super) fn json_rows(&self) -> impl Iterator<Item = serde_json::Value> {
         let columns = self.columns();
-        let object = |row: Vec<Value>| -> serde_json::Value {
+        self.rows().map(move |row| {
             let cells = columns.iter().cloned().zip(row.iter().map(Value::to_json));
             serde_json::Value::Object(cells.collect())
-        };
-        let lines: Vec<_> = self.rows().map(|row| format!("  {}", object(row))).collect();
-        if lines.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", lines.join(",\n")) }
+        })
     }
 
     /// A Markdown table with numbers as in [`Frame::to_text`]; markup in names and texts is escaped.

@@ -1,116 +1,188 @@
 //! One lazy table over the Parquet files of many runs.
 
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use anyhow::Result;
 use polars::prelude::*;
 
 use super::catalog::{self, Catalog, Entry};
+use super::footers;
+use super::parts::{self, Part};
+use super::record::RunRecord;
+use super::scan::{self, Source};
+
+/// How often files are looked for anew when they go while they are read.
+const ATTEMPTS: usize = 100;
 
 /// The files that make up one table.
 pub(super) struct Union<'a> {
-    files: Vec<File<'a>>,
+    catalog: &'a Catalog,
+    file: &'static str,
+    sources: Vec<Source>,
+    schema: SchemaRef,
+    /// Files that turned out to be broken further in than their footers.
+    broken: HashSet<PathBuf>,
 }
 
-struct File<'a> {
+/// The rows of one run in one table, and where they are.
+struct Holding<'a> {
     entry: &'a Entry,
-    path: PathBuf,
-    frame: LazyFrame,
     schema: SchemaRef,
+    place: Place,
+}
+
+enum Place {
+    Own(PathBuf),
+    /// By its place in the list of parts.
+    Part(usize),
 }
 
 impl<'a> Union<'a> {
-    /// Opens `file` in every run folder that has one; only the footers are read. What cannot be opened is
-    /// skipped and named in `warnings`.
-    pub fn open(catalog: &'a Catalog, file: &str, warnings: &mut Vec<String>) -> Self {
-        let mut files = vec![];
-        for entry in &catalog.entries {
-            let path = entry.folder.join(file);
-            if !path.exists() {
-                continue;
-            }
-            match scan(&path) {
-                Ok((frame, schema)) => files.push(File { entry, path, frame, schema }),
-                Err(error) => warnings.push(skipped(&path, &error)),
-            }
-        }
-        Self { files }
+    /// Opens `file` in every run folder that has one, and the parts that hold the rows of the others; only footers
+    /// are read, and those of many files are remembered. What cannot be opened is skipped and named in `warnings`.
+    pub fn open(catalog: &'a Catalog, file: &'static str, warnings: &mut Vec<String>) -> Self {
+        let schema = Arc::new(Schema::default());
+        let mut union = Self { catalog, file, sources: vec![], schema, broken: HashSet::new() };
+        union.find(warnings);
+        union
+    }
+
+    fn find(&mut self, warnings: &mut Vec<String>) {
+        // Own files are looked for before the parts: rows that move to a part meanwhile are then found there.
+        let own = footers::own(self.catalog, self.file, &self.broken, warnings);
+        let mut parts = parts::list(&self.catalog.root, self.file, warnings);
+        parts.retain(|part| !self.broken.contains(&part.path));
+        let holder = parts::holders(&parts);
+        let held = |(entry, own): (&'a Entry, Option<SchemaRef>)| {
+            let (schema, place) = match own {
+                Some(schema) => (schema, Place::Own(entry.folder.join(self.file))),
+                None => {
+                    let at = *holder.get(entry.record.id.as_str())?;
+                    (parts[at].schema.clone(), Place::Part(at))
+                }
+            };
+            Some(Holding { entry, schema, place })
+        };
+        let holdings: Vec<Holding> = self.catalog.entries.iter().zip(own).filter_map(held).collect();
+        self.schema = Arc::new(common_schema(&holdings));
+        self.sources = sources(&holdings, &parts);
     }
 
     /// All rows of all files. A column takes a type that holds every file's values ([`common`]) and is
     /// null where a file lacks it; `latest` marks the rows of the newest run of each name.
     pub fn table(&self) -> PolarsResult<LazyFrame> {
-        let schema = self.schema();
-        if self.files.is_empty() {
-            return Ok(DataFrame::empty_with_schema(&schema).lazy());
+        let aligned: Vec<_> =
+            self.sources.iter().map(|source| source.table(&self.schema)).collect::<PolarsResult<_>>()?;
+        if aligned.is_empty() {
+            return Ok(DataFrame::empty_with_schema(&self.schema).lazy());
         }
-        let entries: Vec<_> = self.files.iter().map(|f| f.entry).collect();
-        let aligned: Vec<_> = self
-            .files
-            .iter()
-            .zip(catalog::latest(&entries))
-            .map(|(file, latest)| file.frame.clone().select(file.aligned(&schema, latest)))
-            .collect();
         concat(aligned, UnionArgs::default())
     }
 
     /// Columns of the table with their types; `run`, `run_id` and `latest` always exist and lead.
     pub fn schema(&self) -> Schema {
-        let mut schema = Schema::default();
-        schema.insert("run".into(), DataType::String);
-        schema.insert("run_id".into(), DataType::String);
-        schema.insert("latest".into(), DataType::Boolean);
-        for (name, dtype) in self.files.iter().flat_map(|f| f.schema.iter()).filter(|(n, _)| *n != "latest") {
-            let wide = schema.get(name).map_or(dtype.clone(), |known| common(known, dtype));
-            schema.insert(name.clone(), wide);
-        }
-        schema
+        self.schema.as_ref().clone()
+    }
+
+    /// Whether files have gone since they were found: a run was removed, or its rows moved to a part.
+    fn is_outdated(&self) -> bool {
+        self.paths().any(|path| !path.exists())
     }
 
     /// Reads every file to its end and drops those that fail, named in `warnings`. Returns whether any did.
     fn drop_unreadable(&mut self, warnings: &mut Vec<String>) -> bool {
-        let before = self.files.len();
-        self.files.retain(|file| match file.frame.clone().collect() {
-            Ok(_) => true,
-            Err(error) => {
-                warnings.push(skipped(&file.path, &error));
-                false
+        let failure = |path: &Path| Some((path.to_owned(), scan::read(path, None).err()?));
+        let mut failures: Vec<(PathBuf, PolarsError)> = self.paths().filter_map(failure).collect();
+        failures.retain(|(path, _)| path.exists());
+        for (path, error) in &failures {
+            warnings.push(skipped(path, error));
+        }
+        self.broken.extend(failures.iter().map(|(path, _)| path.clone()));
+        self.find(&mut vec![]);
+        !failures.is_empty()
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().flat_map(Source::paths)
+    }
+}
+
+/// Own files with equal columns are scanned together, but those of the newest runs of their names apart, so that
+/// `latest` is a constant for each scan. Each part is a scan of its own.
+fn sources(holdings: &[Holding], parts: &[Part]) -> Vec<Source> {
+    let entries: Vec<&Entry> = holdings.iter().map(|holding| holding.entry).collect();
+    let latest = catalog::latest(&entries);
+    let mut sources: Vec<Source> = vec![];
+    let mut groups: HashMap<(*const Schema, bool), usize> = HashMap::new();
+    let mut of_parts: Vec<Vec<(&RunRecord, bool)>> = vec![vec![]; parts.len()];
+    for (holding, latest) in holdings.iter().zip(latest) {
+        let record = &holding.entry.record;
+        match &holding.place {
+            Place::Part(at) => of_parts[*at].push((record, latest)),
+            Place::Own(path) => {
+                let at = *groups.entry((Arc::as_ptr(&holding.schema), latest)).or_insert_with(|| {
+                    sources.push(Source::own(holding.schema.clone(), latest));
+                    sources.len() - 1
+                });
+                sources[at].push(path.clone(), record);
             }
-        });
-        self.files.len() < before
+        }
     }
+    let counted = parts.iter().zip(&of_parts).filter(|(_, runs)| !runs.is_empty());
+    sources.extend(counted.map(|(part, runs)| Source::part(part, runs)));
+    sources
 }
 
-impl File<'_> {
-    fn aligned(&self, schema: &Schema, latest: bool) -> Vec<Expr> {
-        let cell = |(name, dtype): (&PlSmallStr, &DataType)| {
-            let value = match self.schema.get(name) {
-                _ if name == "latest" => lit(latest),
-                Some(own) if own == dtype => col(name.clone()),
-                Some(_) => col(name.clone()).cast(dtype.clone()),
-                None => lit(NULL).cast(dtype.clone()),
-            };
-            value.alias(name.clone())
-        };
-        schema.iter().map(cell).collect()
+/// The columns of all files in the order of their first appearance, oldest run first.
+fn common_schema(holdings: &[Holding]) -> Schema {
+    let mut common_to_all = Schema::default();
+    common_to_all.insert("run".into(), DataType::String);
+    common_to_all.insert("run_id".into(), DataType::String);
+    common_to_all.insert("latest".into(), DataType::Boolean);
+    let mut seen = HashSet::new();
+    for schema in holdings.iter().map(|holding| &holding.schema) {
+        if !seen.insert(Arc::as_ptr(schema)) {
+            continue;
+        }
+        for (name, dtype) in schema.iter().filter(|(name, _)| *name != "latest") {
+            let wide = common_to_all.get(name).map_or(dtype.clone(), |known| common(known, dtype));
+            common_to_all.insert(name.clone(), wide);
+        }
     }
+    common_to_all
 }
 
-/// Collects `plan` over the unions. A file whose footer is whole may still be broken further in, which
-/// shows only now: when reading fails, such files are dropped, named in `warnings`, and the plan runs once more.
-pub(super) fn collect<'a>(
-    unions: &mut [Union<'a>],
+/// Collects `plan` over the unions.
+///
+/// When reading fails because files have gone meanwhile (a run was removed, or `lft compact` moved its rows), they are
+/// looked for anew. A file whose footer is whole may also be broken further in, which shows only now: such files
+/// are dropped and named in `warnings`. In both cases the plan runs once more.
+///
+/// # Errors
+/// Whatever the plan returned last. An error that does not come from Polars is passed on at once.
+pub(super) fn collect<T>(
+    unions: &mut [Union],
     warnings: &mut Vec<String>,
-    plan: impl Fn(&[Union<'a>]) -> PolarsResult<DataFrame>,
-) -> PolarsResult<DataFrame> {
-    let failure = match plan(unions) {
-        Ok(frame) => return Ok(frame),
+    mut plan: impl FnMut(&[Union]) -> Result<T>,
+) -> Result<T> {
+    let mut failure = match plan(unions) {
+        Ok(found) => return Ok(found),
         Err(error) => error,
     };
-    if matches!(
-        failure,
-        PolarsError::SQLSyntax(_) | PolarsError::SQLInterface(_) | PolarsError::ColumnNotFound(_)
-    ) {
+    if !may_be_a_file(&failure) {
         return Err(failure);
+    }
+    for _ in 0..ATTEMPTS {
+        if !unions.iter().any(Union::is_outdated) {
+            break;
+        }
+        unions.iter_mut().for_each(|union| union.find(&mut vec![]));
+        failure = match plan(unions) {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
     }
     let mut dropped = false;
     for union in unions.iter_mut() {
@@ -119,12 +191,11 @@ pub(super) fn collect<'a>(
     if dropped { plan(unions) } else { Err(failure) }
 }
 
-fn scan(path: &std::path::Path) -> PolarsResult<(LazyFrame, SchemaRef)> {
-    // Folder names are taken as they are: a `*` in a runs folder is no pattern.
-    let options = ScanArgsParquet { glob: false, ..Default::default() };
-    let mut frame = LazyFrame::scan_parquet(PlRefPath::try_from_path(path)?, options)?;
-    let schema = frame.collect_schema()?;
-    Ok((frame, schema))
+/// Whether a file can be at fault, and not the statement or what is done with the rows.
+fn may_be_a_file(error: &anyhow::Error) -> bool {
+    use PolarsError::{ColumnNotFound, SQLInterface, SQLSyntax};
+    let polars = error.downcast_ref::<PolarsError>();
+    polars.is_some_and(|error| !matches!(error, SQLSyntax(_) | SQLInterface(_) | ColumnNotFound(_)))
 }
 
 /// The type that holds the values of both: integers widen to 64 bits, integers and floats to doubles,
@@ -139,6 +210,6 @@ fn common(a: &DataType, b: &DataType) -> DataType {
     }
 }
 
-fn skipped(path: &std::path::Path, error: &PolarsError) -> String {
+pub(super) fn skipped(path: &Path, error: &PolarsError) -> String {
     format!("skipped: {} is broken: {}", path.display(), super::explain::first_line(error))
 }

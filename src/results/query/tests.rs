@@ -2,7 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::results::{Row, Run, RunInfo, Status, Value};
+use crate::results::{RESULTS, Row, Run, RunInfo, Status, Value};
 
 /// Makes a finished run with these result rows and returns its folder.
 fn run(root: &Path, name: &str, rows: Vec<Row>) -> PathBuf {
@@ -101,6 +101,17 @@ fn rows_of_several_runs_are_counted() {
     let count = |sql: &str| ask(root.path(), sql).get(0, 0);
     assert_eq!(count("SELECT COUNT(*) AS n FROM results"), Value::Int(3));
     assert_eq!(count("SELECT COUNT(*) AS n FROM results WHERE kl > 0.75"), Value::Int(2));
+    assert_eq!(count("SELECT COUNT(*) AS n FROM results WHERE run = 'a'"), Value::Int(2));
+    assert_eq!(
+        count("SELECT COUNT(*) AS n FROM results r JOIN training t ON r.run_id = t.run_id"),
+        Value::Int(3)
+    );
+    run(root.path(), "b", vec![measured("fw", 1, 0.6)]);
+    let latest = ask(root.path(), "SELECT latest FROM results");
+    let latest: Vec<_> =
+        latest.column("latest").unwrap().iter().map(|cell| cell.as_bool().unwrap()).collect();
+    assert_eq!(latest.iter().filter(|latest| **latest).count(), 3);
+    assert_eq!(latest.len(), 4);
 }
 
 #[test]
