@@ -102,7 +102,8 @@ fn delete(path: &Path) -> std::io::Result<()> {
 
 /// Whether a run's folder holds its record and nothing else.
 fn is_empty(entry: &Entry) -> Result<bool> {
-    let logged = entry.record.results_rows + entry.record.training_rows;
+    let record = &entry.record;
+    let logged = record.results_rows + record.training_rows + record.benchmarks_rows;
     let listing =
         fs::read_dir(&entry.folder).with_context(|| format!("cannot list {}", entry.folder.display()))?;
     let others = listing.filter(|item| item.as_ref().map_or(true, |item| item.file_name() != RECORD)).count();
