@@ -56,7 +56,7 @@ local axes = {
   end},
   {name = "tokens: flow", values = options.tokens, work = function(n)
     local s, x0 = student(6), lft.randn({2, n, width}, {seed = 1})
-    return function() lft.ode.solve(s.velocity, x0, {method = "midpoint", steps = 3, record = false}) end
+    return function() lft.no_grad(lft.ode.solve, s.velocity, x0, {method = "midpoint", steps = 3}) end
   end},
   {name = "batch: teacher", values = options.batch, work = function(n)
     local window = ids(n, 128)
@@ -65,7 +65,7 @@ local axes = {
   {name = "block: FM steps", values = options.layers, work = function(n) return training(n, 1, 2, 128) end},
   {name = "solver steps", values = options.steps, work = function(n)
     local s, x0 = student(6), lft.randn({2, 128, width}, {seed = 1})
-    return function() lft.ode.solve(s.velocity, x0, {method = "midpoint", steps = n, record = false}) end
+    return function() lft.no_grad(lft.ode.solve, s.velocity, x0, {method = "midpoint", steps = n}) end
   end},
   {name = "vocabulary: KL", values = {vocabulary // 4, vocabulary // 2, vocabulary}, work = function(n)
     local p, q = lft.randn({256, n}, {seed = 1}), lft.randn({256, n}, {seed = 2})
