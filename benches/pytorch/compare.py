@@ -9,7 +9,8 @@ written once to a temporary folder and read by both sides.
 Each piece of work runs in processes of its own, one per contender. They take turns: in every round each one
 works for about --seconds. A ratio is PyTorch's time over lft's in the same round, so that above 1 lft is ahead;
 the table shows its median and quartiles over the rounds, against the better of eager and compiled PyTorch.
-Memory is the peak resident size of the process.
+`of limit` is lft's rate over this machine's, as `lft bench roofline` measures it with the same threads: of f32 matrix
+products by vector instructions, for generation of reading memory. Memory is the peak resident size of the process.
 """
 
 import argparse
@@ -43,6 +44,30 @@ OF_NONE = ["ode_tiny", "ode_dopri5", "ode_rk4", "ode_midpoint", "ode_euler"]
 GOALS = {"latents": 1.2, "fm": 1.5, "fw": 1.5, "evaluate": 1.2, "generate": 2.0, "ode_field": 1.2, "ode_tiny": 20.0,
          "ode_dopri5": 2.0, "ode_rk4": 2.0, "ode_midpoint": 2.0, "ode_euler": 2.0}
 NEW_TOKENS = 32
+
+
+def limits(options):
+    """Floating-point operations and bytes a second that this machine reaches at most."""
+    command = [options.lft, "--quiet", "bench", "roofline", "--json"]
+    environment = {**os.environ, "RAYON_NUM_THREADS": str(options.threads)}
+    lines = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
+    return json.loads(lines[-1])
+
+
+def share_of_limit(work, path, shape, seconds, limit):
+    """How much of the limit a piece of work of a model reached, counting matrix products and causal attention."""
+    config = json.loads((path / "config.json").read_text())
+    d, layers, inner, vocabulary = (config[name] for name in
+                                    ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"))
+    _, block, batch, length = shape
+    m, n = map(int, block.split(","))
+    if work == "generate":
+        weights = layers * (4 * d * d + 2 * d * inner) + d * vocabulary
+        return 4 * weights * NEW_TOKENS / seconds / limit["read"]
+    layer, head = 2 * (4 * d * d + 2 * d * inner) + 2 * length * d, 2 * d * vocabulary
+    a_token = {"latents": n * layer, "logits": layers * layer + head, "fm": 3 * layer, "fw": 18 * layer,
+               "ode_field": 20 * layer, "evaluate": (layers + m + 6 + layers - n) * layer + 2 * head}[work]
+    return batch * length * a_token / seconds / limit["vector_product"]
 
 
 def random_model(name, folder, tokenizer):
@@ -114,7 +139,7 @@ def contenders(work, model, options):
         yield "compiled", Worker([*python, "--compile"], environment)
 
 
-def measure(work, model, options):
+def measure(work, model, options, limit):
     """One row: medians of every contender, and the ratios of the better PyTorch to lft."""
     workers = dict(contenders(work, model, options))
     try:
@@ -129,7 +154,8 @@ def measure(work, model, options):
             "work": work, "lft ms": medians["lft"] * 1e3, "eager ms": medians["eager"] * 1e3,
             "compiled ms": medians["compiled"] * 1e3 if "compiled" in medians else None,
             "ratio": statistics.median(ratios), "quartiles": f"{ratios[quarter]:.2f}..{ratios[-1 - quarter]:.2f}",
-            "goal": GOALS.get(work), "lft MiB": workers["lft"].peak(), f"PyTorch MiB": workers[rival].peak(),
+            "goal": GOALS.get(work),
+            "of limit": share_of_limit(work, *model, medians["lft"], limit) if model else None, "lft MiB": workers["lft"].peak(), "PyTorch MiB": workers[rival].peak(),
         }
     finally:
         for worker in workers.values():
@@ -150,14 +176,14 @@ def main():
     parser.add_argument("--json", help="also writes the rows to this file")
     options = parser.parse_args()
     chosen = OF_A_MODEL + OF_NONE if options.work == "all" else options.work.split(",")
-    rows = []
+    rows, limit = [], limits(options)
     for name in options.models.split(","):
         path = ROOT / "data/teacher" if name == "teacher" else random_model(name, pathlib.Path(options.weights), options.tokenizer)
         for work in (work for work in chosen if work in OF_A_MODEL):
-            rows.append({"model": name, **measure(work, (path, SHAPES[name]), options)})
+            rows.append({"model": name, **measure(work, (path, SHAPES[name]), options, limit)})
             print(f"{name} {work}: {rows[-1]['ratio']:.2f}", file=sys.stderr, flush=True)
     for work in (work for work in chosen if work in OF_NONE):
-        rows.append({"model": "", **measure(work, None, options)})
+        rows.append({"model": "", **measure(work, None, options, limit)})
         print(f"{work}: {rows[-1]['ratio']:.2f}", file=sys.stderr, flush=True)
     print(tabulate(rows, headers="keys", floatfmt=".4g", tablefmt="github"))
     if options.json:

@@ -56,7 +56,7 @@ local makers = {
   end,
   ode_field = function()
     local x0 = lft.randn({shape[1], shape[2], model.config.hidden_size}, {seed = 1})
-    return function() lft.ode.solve(student.velocity, x0, {method = "midpoint", steps = 10, record = false}) end
+    return function() lft.no_grad(lft.ode.solve, student.velocity, x0, {method = "midpoint", steps = 10}) end
   end,
   ode_tiny = function()
     local x0 = {1, 0}

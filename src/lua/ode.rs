@@ -9,6 +9,7 @@ use super::catalogue::{Entry, OptionsTable};
 use super::field::{AT_NUMBER, FieldArg, Scripted};
 use super::options::Options;
 use super::register::Registry;
+use super::state::State as Host;
 use super::tensor::{Handle, TensorArg};
 use crate::ode::{self, Method, Solution, State, Tableau};
 
@@ -53,11 +54,6 @@ const SOLVE: OptionsTable = OptionsTable {
         ("save_at?", "number[]", "times to save the solution at, in the direction of the integration"),
         ("max_steps?", "integer", "attempts after which an adaptive solver gives up, 100000 when left out"),
         ("first_step?", "number", "size of an adaptive solver's first attempt, estimated when left out"),
-        (
-            "record?",
-            "boolean",
-            "false keeps no record for gradients of a VelocityField, which saves memory; true when left out",
-        ),
     ],
 };
 
@@ -80,7 +76,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         Entry {
             name: "lft.ode.solve",
             about: "Integrates x' = f(x, t) from x0 at t0 to t1. The state is a tensor, or for small systems a number or \
-                    an array of numbers. In equal steps the result keeps the record for gradients.",
+                    an array of numbers. In equal steps the result keeps the record for gradients, unless inside lft.no_grad.",
             params: &[
                 ("f", AT_NUMBER, "a velocity field or a function of state and time"),
                 ("x0", "Tensor|number|number[]", "the state at t0"),
@@ -91,13 +87,14 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
         },
         |lua, (f, x0, options): (FieldArg, Value, Option<Table>)| {
             let options = Options::read(lua, options, &SOLVE)?;
-            let record = options.or("record", true)?;
             let (tableau, options) = read(lua, &options)?;
             let tableau = tableau.as_ref();
             match (&f, &x0) {
                 (FieldArg::Velocity(field), _) => {
                     let x0 = TensorArg::of(&x0)?;
-                    let field = if record { field.clone() } else { Arc::new(field.detach()) };
+                    // Inside lft.no_grad the steps must not keep what happens in them either.
+                    let untracked = Host::of(lua)?.is_untracked();
+                    let field = if untracked { Arc::new(field.detach()) } else { field.clone() };
                     let solution = ode::solve_with(tableau, |x, t| field.at(x, t), &x0, &options)?;
                     finish(lua, solution, &options, Handle::new)
                 }

@@ -64,9 +64,13 @@ pub fn measure(threads: usize) -> Result<Limits> {
 /// Whether matrix products here run on a tile unit.
 pub fn tiles() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    return super::amx::available();
+    {
+        super::amx::available()
+    }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    return false;
+    {
+        false
+    }
 }
 
 /// Work over the shortest time of several samples.
@@ -94,7 +98,7 @@ fn streams() -> (f64, f64) {
     let mut to = vec![0f32; STREAM];
     let bytes = (STREAM * size_of::<f32>()) as f64;
     let read = best(bytes, || {
-        black_box(from.par_chunks(CHUNK).map(|x| stream_sum(x)).sum::<f32>());
+        black_box(from.par_chunks(CHUNK).map(stream_sum).sum::<f32>());
     });
     let copy = best(2.0 * bytes, || {
         to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));

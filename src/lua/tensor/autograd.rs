@@ -7,6 +7,7 @@ use mlua::{Function, MultiValue, Value};
 
 use super::handle::{Handle, TensorArg};
 use crate::lua::catalogue::{Class, Entry};
+use crate::lua::memory::Pressure;
 use crate::lua::register::{Members, Registry, userdata};
 use crate::lua::state::State;
 
@@ -83,8 +84,6 @@ pub fn members(class: &mut Members<'_, Handle>) {
             example: "local w = lft.var(lft.tensor({2}))\nlocal grads = (w ^ 3):sum():backward()\nassert(math.abs(grads[w]:item() - 12) < 1e-5)",
         },
         |lua, this: &Handle, ()| {
-            // A loss holds all that was computed for it; to Lua it is a few words, so those of earlier steps would pile up.
-            lua.gc_collect()?;
             let loss = this.get()?;
             if loss.elem_count() != 1 {
                 bail!("the loss must be one number, its shape is {:?}; reduce it with :sum() or :mean()", loss.dims());
@@ -92,7 +91,11 @@ pub fn members(class: &mut Members<'_, Handle>) {
             if !loss.track_op() {
                 bail!("the loss depends on no variable; make one with lft.var, and compute it outside lft.no_grad");
             }
-            Ok(Gradients(loss.backward()?))
+            let gradients = Gradients(loss.backward()?);
+            // To Lua a loss is a few words, though everything that it was computed from hangs on it.
+            let bytes = |node: &&Tensor| node.elem_count() * node.dtype().size_in_bytes();
+            Pressure::add(lua, loss.sorted_nodes().iter().map(bytes).sum())?;
+            Ok(gradients)
         },
     );
     class.method(

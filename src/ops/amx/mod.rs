@@ -89,17 +89,8 @@ pub(super) unsafe fn matmul(
                 // SAFETY: a task writes its own rows of `out`, inside the sizes given.
                 unsafe {
                     let corner = out.at(rows.start * out_stride + columns.start);
-                    let size = (rows.len(), columns.len());
-                    multiply_rows(
-                        left,
-                        rows,
-                        depth.clone(),
-                        &panels,
-                        size,
-                        (keep, scale),
-                        corner,
-                        out_stride,
-                    );
+                    let out = (corner, out_stride);
+                    multiply_rows((left, rows, depth.clone()), &panels, columns.len(), (keep, scale), out);
                 }
             };
             let tasks = m.div_ceil(TASK_ROWS);
@@ -145,41 +136,31 @@ fn pack_columns(right: Operand<'_>, columns: Range, depth: Range, parallel: bool
 /// One task: packs its rows of the left operand and multiplies them with all panels.
 ///
 /// # Safety
-/// `out` holds `size` elements in rows `out_stride` apart, which nobody else uses.
-#[allow(clippy::too_many_arguments)]
+/// `out` holds the task's rows of so many columns, `out_stride` apart, which nobody else uses.
 unsafe fn multiply_rows(
-    left: Operand<'_>,
-    rows: Range,
-    depth: Range,
+    (left, rows, depth): (Operand<'_>, Range, Range),
     panels: &[Line],
-    size: (usize, usize),
-    (keep, scale): (f32, f32),
-    out: *mut f32,
-    out_stride: usize,
+    columns: usize,
+    factors: (f32, f32),
+    (out, out_stride): (*mut f32, usize),
 ) {
     let (steps, lines) = (steps(&depth), steps(&depth) * PANEL_LINES);
+    let blocks = || rows.clone().step_by(BLOCK).map(|first| first..(first + BLOCK).min(rows.end)).enumerate();
     let mut own: Vec<Line> = Vec::with_capacity(rows.len().div_ceil(BLOCK) * lines);
     let mut block = tile::Block::default();
     // SAFETY: `own` has room for the panels of its rows; panels and block have the sizes that the tile unit reads
-    // and writes; the part of a block that is added to `out` is cut to `size`.
+    // and writes; the part of a block that is added to `out` is cut to the rows and columns that there are.
     unsafe {
-        for (i, first) in rows.clone().step_by(BLOCK).enumerate() {
-            pack(
-                left,
-                Side::Left,
-                first..(first + BLOCK).min(rows.end),
-                depth.clone(),
-                own.as_mut_ptr().add(i * lines),
-            );
+        for (i, rows) in blocks() {
+            pack(left, Side::Left, rows, depth.clone(), own.as_mut_ptr().add(i * lines));
         }
         tile::configure();
         for (j, panel) in panels.chunks_exact(lines).enumerate() {
-            let columns = (size.1 - j * BLOCK).min(BLOCK);
-            for i in 0..size.0.div_ceil(BLOCK) {
+            let columns = (columns - j * BLOCK).min(BLOCK);
+            for (i, rows) in blocks() {
                 tile::multiply(own.as_ptr().add(i * lines), panel.as_ptr(), steps, &mut block);
-                let rows = (size.0 - i * BLOCK).min(BLOCK);
                 let corner = out.add(i * BLOCK * out_stride + j * BLOCK);
-                tile::add(&block, (rows, columns), (keep, scale), corner, out_stride);
+                tile::add(&block, (rows.len(), columns), factors, corner, out_stride);
             }
         }
         tile::release();
