@@ -21,6 +21,7 @@ pub mod linear;
 mod math;
 pub mod residual;
 pub mod rotary;
+pub mod scale;
 mod simd;
 
 pub use activation::Activation;
@@ -30,3 +31,4 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use residual::residual;
 pub use rotary::Rotary;
+pub use scale::scale;
