@@ -15,7 +15,7 @@ local options = lft.options{
   block   = {{6, 12}, "m,n: the layers that the field stands for"},
   batch   = {2, "sequences in a batch of latents"},
   seq_len = {64, "tokens in a sequence"},
-  steps   = {{1, 2, 4, 8, 16, 32, 64, 128}, "numbers of equal steps"},
+  steps   = {{4, 8, 16, 32, 64, 128, 256, 512, 1024}, "numbers of equal steps"},
   flow_steps = {{1, 2, 4, 8, 16}, "the same for the velocity field"},
   samples = {10, "samples of each timing"},
   warmup  = {2, "calls before them"},
@@ -107,13 +107,13 @@ local function point(problem, way)
   return row
 end
 
---- What a cost is where the error passes the target, on straight lines between the points in logarithms; nil where
---- no two points enclose it.
+--- The cost at which the error passes the target, on straight lines between the points in logarithms. Where the first
+--- point is exact enough, its own cost; nil where none is.
 local function cost_at(points, target, cost)
-  local best
+  local best = points[1] and points[1].error <= target and points[1][cost] or nil
   for i = 2, #points do
     local a, b = points[i - 1], points[i]
-    if a.error >= target and b.error <= target and b.error > 0 then
+    if a.error > target and b.error <= target and b.error > 0 then
       local share = math.log(a.error / target) / math.log(a.error / b.error)
       local value = a[cost] ^ (1 - share) * b[cost] ^ share
       best = math.min(best or value, value)

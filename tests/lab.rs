@@ -117,45 +117,27 @@ fn baselines_that_cannot_be_compared_with_are_told_before_the_script_runs() {
     assert_eq!(desk.run(&["--baseline", "main", "--tolerance", "-1"]).0, 2);
 }
 
+/// Runs one of the repository's scripts, small, with flags in the form `--name value --name value`; what it printed, and
+/// the page that it wrote.
+fn example(desk: &Desk, name: &str, flags: &str) -> (String, String) {
+    let at = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string();
+    let page = desk.0.path().join("page.html").display().to_string();
+    let (script, teacher, valid) =
+        (at(&format!("scripts/{name}")), at("data/teacher"), at("data/corpus/valid.txt"));
+    let mut arguments =
+        vec!["--quiet", "--device", "cpu", "run", &script, "--", "--teacher", &teacher, "--valid", &valid];
+    arguments.extend(["--block", "6,8", "--seq_len", "8", "--report", &page]);
+    arguments.extend(flags.split(' '));
+    let (code, stdout, stderr) = output(&mut lft(&desk.runs()), &arguments);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    (stdout, fs::read_to_string(page).unwrap())
+}
+
 #[test]
 fn every_solver_is_measured_at_equal_error() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let desk = Desk::new("");
-    let at = |path: &str| root.join(path).display().to_string();
-    let (script, teacher, valid) =
-        (at("scripts/bench_solvers.lua"), at("data/teacher"), at("data/corpus/valid.txt"));
-    let page = desk.0.path().join("page.html");
-    let mut command = lft(&desk.runs());
-    let arguments = [
-        "--quiet",
-        "--device",
-        "cpu",
-        "run",
-        &script,
-        "--",
-        "--teacher",
-        &teacher,
-        "--valid",
-        &valid,
-        "--block",
-        "6,8",
-        "--batch",
-        "1",
-        "--seq_len",
-        "8",
-        "--steps",
-        "8,64",
-        "--flow_steps",
-        "1,2",
-        "--samples",
-        "1",
-        "--warmup",
-        "0",
-        "--report",
-        page.to_str().unwrap(),
-    ];
-    let (code, stdout, stderr) = output(&mut command, &arguments);
-    assert_eq!((code, stderr.as_str()), (0, ""));
+    let flags = "--batch 1 --steps 8,64 --flow_steps 1,2 --samples 1 --warmup 0";
+    let (stdout, html) = example(&desk, "bench_solvers.lua", flags);
     assert!(stdout.contains("NFE at 0.01") && stdout.contains("tsit5 adaptive"), "{stdout}");
     let solvers = desk.query("SELECT count(DISTINCT solver) AS n FROM results WHERE problem = 'latents'");
     assert_eq!(solvers, "n\n8\n");
@@ -166,7 +148,6 @@ fn every_solver_is_measured_at_equal_error() {
         "n\n0\n",
         "a tight tolerance is kept on the problem whose solution is known"
     );
-    let html = fs::read_to_string(page).unwrap();
     assert!(html.contains("data-chart=\"precision-nfe-0\"") && html.contains("precision-seconds-2"));
 }
 
@@ -240,44 +221,13 @@ fn a_failing_point_is_reported_and_the_others_finish() {
 
 #[test]
 fn the_example_sweeps_a_grid_on_one_teacher_pass() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let desk = Desk::new("");
-    let at = |path: &str| root.join(path).display().to_string();
-    let (script, teacher, valid) = (at("scripts/sweep.lua"), at("data/teacher"), at("data/corpus/valid.txt"));
-    let page = desk.0.path().join("page.html");
-    let arguments = [
-        "--quiet",
-        "--device",
-        "cpu",
-        "run",
-        &script,
-        "--",
-        "--teacher",
-        &teacher,
-        "--train",
-        &valid,
-        "--valid",
-        &valid,
-        "--block",
-        "6,8",
-        "--seq_len",
-        "8",
-        "--steps",
-        "4",
-        "--windows",
-        "2",
-        "--lrs",
-        "0.001,0.002",
-        "--walks",
-        "1,2",
-        "--report",
-        page.to_str().unwrap(),
-    ];
-    let (code, stdout, stderr) = output(&mut lft(&desk.runs()), &arguments);
-    assert_eq!((code, stderr.as_str()), (0, ""));
+    let train = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/corpus/valid.txt");
+    let flags = format!("--train {} --steps 4 --windows 2 --lrs 0.001,0.002 --walks 1,2", train.display());
+    let (stdout, html) = example(&desk, "sweep.lua", &flags);
     assert!(stdout.starts_with("4 points, 0 failed, 4 teacher passes\n"), "{stdout}");
     let rows =
         desk.query("SELECT lr, walk FROM results WHERE kl > 0 AND run LIKE 'sweep/%' ORDER BY lr, walk");
     assert_eq!(rows, "lr,walk\n0.001,1\n0.001,2\n0.002,1\n0.002,2\n");
-    assert!(fs::read_to_string(page).unwrap().contains("</html>"));
+    assert!(html.contains("</html>"));
 }

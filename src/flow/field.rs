@@ -2,6 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::ops;
+
 /// A time-dependent vector field `u(x, t)` over latents.
 ///
 /// Implemented by [`VelocityField`](super::VelocityField) and by closures, so that an own field
@@ -39,5 +41,5 @@ impl<F: Fn(&Tensor, &Tensor) -> anyhow::Result<Tensor>> Field for F {
 
 /// `x` (B, T, D) with each example multiplied by its own factor (B).
 pub(super) fn per_example(x: &Tensor, factor: &Tensor) -> Result<Tensor> {
-    x.broadcast_mul(&factor.to_dtype(x.dtype())?.reshape(((), 1, 1))?)
+    ops::scale(x, &factor.to_dtype(x.dtype())?)
 }

@@ -31,6 +31,7 @@ pub mod recompute;
 pub mod residual;
 pub mod roofline;
 pub mod rotary;
+pub mod scale;
 mod simd;
 
 pub use activation::Activation;
@@ -43,3 +44,4 @@ pub use pointwise::tanh;
 pub use recompute::Recompute;
 pub use residual::residual;
 pub use rotary::Rotary;
+pub use scale::scale;

@@ -35,8 +35,8 @@ const SWEEP: OptionsTable = OptionsTable {
         ("grid?", "table<string, any[]>", "name to the values that it takes; all combinations are run"),
         (
             "random?",
-            "table<string, table>",
-            "name to a list to choose from, or to {min=, max=, log=}: a number between two, whole where both are",
+            "table<string, any[]|SweepRangeOptions>",
+            "name to a list to choose from, or to a range; whole numbers where both its ends are",
         ),
         ("samples?", "integer", "random points, 10 when left out"),
         ("seed?", "integer", "seed of the random points, the host's when left out"),
@@ -60,6 +60,7 @@ const SWEEP: OptionsTable = OptionsTable {
 /// When Lua is out of memory.
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.options(&SWEEP);
+    registry.options(&space::RANGE);
     let fields = &[
         ("config", "table<string, any>", "the configuration"),
         ("status", "\"finished\"|\"failed\"", "how it ended"),

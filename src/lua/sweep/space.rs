@@ -9,7 +9,8 @@ use crate::lua::options::Options;
 use crate::lua::types::describe;
 use crate::sweep::{Config, Dimension, Space};
 
-const RANGE: OptionsTable = OptionsTable {
+/// A range of random values.
+pub const RANGE: OptionsTable = OptionsTable {
     class: "SweepRangeOptions",
     fields: &[
         ("min", "number", "smallest value"),

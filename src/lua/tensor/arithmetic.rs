@@ -7,6 +7,7 @@ use super::handle::{Handle, Operand};
 use crate::lua::catalogue::Entry;
 use crate::lua::memory;
 use crate::lua::register::Members;
+use crate::ops;
 
 /// A binary operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +106,20 @@ fn tensors(operator: Operator, left: &Tensor, right: &Tensor) -> anyhow::Result<
     }
 }
 
+/// Whether a tensor (B, 1, …, 1) holds one number for each example of another (B, …).
+fn is_factor(factor: &Tensor, of: &Tensor) -> bool {
+    let (ones, dims) = (factor.dims(), of.dims());
+    dims.len() > 1 && ones.len() == dims.len() && ones[0] == dims[0] && ones[1..].iter().all(|dim| *dim == 1)
+}
+
 fn broadcast(operator: Operator, left: &Tensor, right: &Tensor) -> anyhow::Result<Tensor> {
     let joint = joint_shape(left.dims(), right.dims())?;
     memory::check(&joint, left.dtype())?;
     Ok(match operator {
         Operator::Add => left.broadcast_add(right)?,
         Operator::Sub => left.broadcast_sub(right)?,
+        Operator::Mul if is_factor(right, left) => ops::scale(left, right)?,
+        Operator::Mul if is_factor(left, right) => ops::scale(right, left)?,
         Operator::Mul => left.broadcast_mul(right)?,
         Operator::Div => left.broadcast_div(right)?,
         Operator::Pow => {
