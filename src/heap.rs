@@ -5,10 +5,12 @@
 //! keeps the counter out of the way of small allocations. Memory of libraries in C and of graphics cards is not in
 //! it, nor are files that are mapped into memory.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use crate::reuse::Reusing;
 
 /// Bytes that a thread counts by itself before it hands them over.
 const SHARE: isize = 64 << 10;
@@ -100,26 +102,26 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every call goes to the system's allocator with the arguments that came; counting allocates nothing.
+// SAFETY: every call goes to `Reusing` with the arguments that came; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(size(layout.size()));
-        unsafe { System.alloc(layout) }
+        unsafe { Reusing.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(size(layout.size()));
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { Reusing.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         count(size(bytes) - size(layout.size()));
-        unsafe { System.realloc(block, layout, bytes) }
+        unsafe { Reusing.realloc(block, layout, bytes) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(-size(layout.size()));
-        unsafe { System.dealloc(block, layout) }
+        unsafe { Reusing.dealloc(block, layout) }
     }
 }
 

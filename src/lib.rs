@@ -25,7 +25,8 @@
 //!
 //! Beside the rooms stand tools that any of them may take: [`atomic`] writes files whole, [`nearest`] guesses
 //! what a misspelt name was meant to be, [`device`] opens devices by name, [`console`] writes to a terminal
-//! that may have gone away, [`meter`] shows progress on it, and [`heap`] counts what lives on the heap.
+//! that may have gone away, [`meter`] shows progress on it, [`heap`] is the allocator and counts what lives on it,
+//! [`reuse`] keeps large blocks for it, and [`threads`] says whose threads do the work.
 
 pub mod atomic;
 pub mod bench;
@@ -45,6 +46,8 @@ pub mod ops;
 pub mod pythia;
 pub mod report;
 pub mod results;
+pub mod reuse;
 pub mod rivals;
 pub mod sweep;
+pub mod threads;
 pub mod train;

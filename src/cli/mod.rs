@@ -3,6 +3,7 @@
 //! Tables and other results go to standard output; progress, notes, warnings and errors to standard error.
 
 mod ask;
+mod bench;
 mod compact;
 mod data;
 mod export;
@@ -45,6 +46,7 @@ Examples:
   lft report --runs ablate_steps --output report.html
   lft watch
   lft info data/teacher
+  lft bench roofline
   lft types .
   lft data prepare corpus.txt --tokenizer data/teacher --output tokens
 
@@ -88,6 +90,7 @@ enum Command {
     Compact(compact::Arguments),
     Export(export::Arguments),
     Info(info::Arguments),
+    Bench(bench::Arguments),
     Types(types::Arguments),
     Data(data::Arguments),
     Watch(watch::Arguments),
@@ -109,6 +112,7 @@ impl Cli {
             Command::Compact(_) => compact::execute(global),
             Command::Export(arguments) => export::execute(global, &arguments),
             Command::Info(arguments) => info::execute(global, arguments),
+            Command::Bench(arguments) => bench::execute(global, arguments),
             Command::Types(arguments) => types::execute(global, arguments),
             Command::Data(arguments) => data::execute(global, arguments),
             Command::Watch(arguments) => watch::execute(global, arguments),

@@ -5,12 +5,15 @@ mod corpus;
 mod folder;
 pub mod input;
 mod latents;
+#[cfg(test)]
+mod latents_tests;
 mod manifest;
 mod permutation;
 mod prepare;
 #[cfg(test)]
 mod prepare_tests;
 mod sampler;
+mod shards;
 mod spans;
 mod tokens;
 mod windows;

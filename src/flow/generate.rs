@@ -39,7 +39,7 @@ impl Decoder for StudentDecoder<'_> {
         let (teacher, block) = (&self.student.teacher, self.student.block);
         let x = teacher.embed_cached(ids, &cache.layers)?;
         let x0 = teacher.run_cached(&x, 0, block.m, &mut cache.layers)?;
-        let dtype = x0.dtype();
+        let (dtype, velocity) = (x0.dtype(), self.student.velocity.detach());
         let mut evaluation = 0;
         let field = |x: &Tensor, t: f64| {
             if evaluation == cache.evaluations.len() {
@@ -47,7 +47,7 @@ impl Decoder for StudentDecoder<'_> {
             }
             let memory = &mut cache.evaluations[evaluation];
             evaluation += 1;
-            self.student.velocity.at_cached(x, t, memory)
+            velocity.at_cached(x, t, memory)
         };
         let steps = Some(self.integration.steps.unwrap_or(1));
         let integration = Integration { steps, ..self.integration };

@@ -17,6 +17,11 @@ impl LearnedTimes {
         Self { lengths }
     }
 
+    /// The same times without the record for gradients.
+    pub fn detach(&self) -> Self {
+        Self { lengths: self.lengths.detach() }
+    }
+
     /// Number of steps k.
     pub fn steps(&self) -> usize {
         self.lengths.elem_count()

@@ -39,6 +39,13 @@ impl LowRank {
         Ok(Self { rank, down, up, scale })
     }
 
+    /// The same weights without the record for gradients.
+    pub fn detach(&self) -> Self {
+        let detach = |tensors: &[Tensor]| tensors.iter().map(Tensor::detach).collect();
+        let scale = (self.scale.0.detach(), self.scale.1.detach());
+        Self { rank: self.rank, down: detach(&self.down), up: detach(&self.up), scale }
+    }
+
     /// s(t) of all matrices.
     ///
     /// # Shapes

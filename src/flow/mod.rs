@@ -17,6 +17,7 @@ mod matching;
 #[cfg(feature = "cuda")]
 mod on_card;
 mod path;
+mod recompute;
 pub mod recoupling;
 mod skip;
 mod student;
@@ -36,6 +37,7 @@ pub use init::Init;
 pub use integration::Integration;
 pub use matching::{matching_loss, regression_loss, uniform_times};
 pub use path::{path_loss, uniform_layers};
+pub use recompute::Evaluation;
 pub use recoupling::{Recoupling, recoupling};
 pub use skip::Skip;
 pub use student::Student;

@@ -1,6 +1,6 @@
 //! The velocity field as one operation on a CUDA card.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -11,8 +11,9 @@ use crate::ops::cuda::{FieldSetting, Maps, field};
 use crate::pythia::{Layer, LayerContext};
 
 /// The layer's weights as the operation takes them, kept between evaluations where they are known not to change.
-#[derive(Default)]
-pub(super) struct OnCard(Mutex<Kept>);
+/// Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct OnCard(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 enum Kept {

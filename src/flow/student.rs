@@ -53,9 +53,8 @@ impl Student {
     /// `x0` (B, T, D), result the same.
     pub fn transport(&self, x0: &Tensor, integration: &Integration) -> Result<(Tensor, Stats)> {
         let x0 = x0.to_dtype(DType::F32)?;
-        let u = &self.velocity;
-        let (x1, stats) = integration.run(u, |x, t| u.at(x, t), &x0)?;
-        Ok((x1.detach(), stats))
+        let u = self.velocity.detach();
+        integration.run(&u, |x, t| u.at(x, t), &x0)
     }
 
     /// The residual stream in front of the final norm.

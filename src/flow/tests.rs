@@ -242,3 +242,25 @@ fn a_saved_field_comes_back_unchanged() -> Result<()> {
     assert!(error.contains("velocity.safetensors"), "{error}");
     Ok(())
 }
+
+#[test]
+fn recomputed_activations_give_the_same_gradient() -> Result<()> {
+    for parallel in [true, false] {
+        let teacher = teacher(parallel)?;
+        let field = Arc::new(trained(&teacher, Block::new(1, 3, 4)?)?);
+        let (x0, x1) = (random(&[2, 4, 16], 1)?, random(&[2, 4, 16], 2)?);
+        let times = walk_times(2, 3, &mut ChaCha8Rng::seed_from_u64(5), &Device::Cpu)?;
+        let gradients = |recompute: bool| {
+            let u = Evaluation::of(&field, recompute)?;
+            walking_loss(&u, &x0, &x1, &times, Method::Midpoint)?.backward().map_err(anyhow::Error::from)
+        };
+        let (kept, recomputed) = (gradients(false)?, gradients(true)?);
+        for (name, parameter) in field.parameters() {
+            let (Some(kept), Some(found)) = (kept.get(parameter), recomputed.get(parameter)) else {
+                panic!("{name} received no gradient")
+            };
+            agrees(found, kept, 1e-6)?;
+        }
+    }
+    Ok(())
+}

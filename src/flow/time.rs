@@ -57,6 +57,12 @@ pub(super) struct TimeConditioning {
 }
 
 impl TimeConditioning {
+    /// The same weights without the record for gradients.
+    pub fn detach(&self) -> Self {
+        let detach = |(weight, bias): &(Tensor, Tensor)| (weight.detach(), bias.detach());
+        Self { mlp_in: detach(&self.mlp_in), mlp_out: detach(&self.mlp_out), adaln: detach(&self.adaln) }
+    }
+
     /// `SiLU(MLP(sinusoid(t)))`, what everything that depends on time is a linear map of.
     ///
     /// # Shapes

@@ -36,6 +36,7 @@ pub struct VelocityField {
     low_rank: Option<LowRank>,
     times: Option<LearnedTimes>,
     parameters: Vec<(String, Var)>,
+    config: Config,
     /// What the branches are computed in; the stream, the time conditioning and the weights themselves are f32.
     compute: DType,
     #[cfg(feature = "cuda")]
@@ -115,14 +116,47 @@ impl VelocityField {
         compute: DType,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
-        let d = config.hidden_size;
         let mut parameters: Vec<(String, Var)> = Vec::new();
-        let mut parameter = |name: &str, shape: &[usize]| {
+        let parameter = |name: &str, shape: &[usize]| {
             let var = Var::from_tensor(&tensor(name, shape)?)?;
             let value = var.as_tensor().clone();
             parameters.push((name.to_string(), var));
             anyhow::Ok(value)
         };
+        let field = Self::over(config, block, extras, LayerContext::new(config, device)?, parameter)?;
+        Ok(Self { parameters, compute, ..field })
+    }
+
+    /// The same field on other tensors in place of its parameters, in their order; it has no parameters of its own.
+    ///
+    /// # Errors
+    /// Too few tensors.
+    pub(super) fn on(&self, tensors: &[Tensor]) -> Result<Self> {
+        let mut tensors = tensors.iter();
+        let field = Self::over(&self.config, self.block, self.extras, self.context.clone(), |name, _| {
+            tensors.next().cloned().with_context(|| format!("there is no tensor for {name}"))
+        })?;
+        Ok(Self { compute: self.compute, ..field })
+    }
+
+    /// The same field with the same parameters, whose branches are computed in another format.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn computing_in(&self, dtype: DType) -> Result<Self> {
+        let tensors: Vec<Tensor> = self.parameters.iter().map(|(_, v)| v.as_tensor().clone()).collect();
+        Ok(Self { parameters: self.parameters.clone(), compute: dtype, ..self.on(&tensors)? })
+    }
+
+    /// Puts the parts together; `parameter(name, shape)` supplies each tensor.
+    fn over(
+        config: &Config,
+        block: Block,
+        extras: Extras,
+        context: LayerContext,
+        mut parameter: impl FnMut(&str, &[usize]) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let d = config.hidden_size;
         let layer = Layer::build(config, &mut parameter)?;
         let mut affine = |name: &str, outputs: usize, inputs: usize| {
             let weight = parameter(&format!("{name}.weight"), &[outputs, inputs])?;
@@ -145,7 +179,7 @@ impl VelocityField {
         let times = (learn_times > 0)
             .then(|| parameter("times.lengths", &[learn_times]).map(LearnedTimes::new))
             .transpose()?;
-        let context = LayerContext::new(config, device)?;
+        let (parameters, config) = (Vec::new(), config.clone());
         Ok(Self {
             block,
             extras,
@@ -155,10 +189,29 @@ impl VelocityField {
             low_rank,
             times,
             parameters,
-            compute,
+            config,
+            compute: DType::F32,
             #[cfg(feature = "cuda")]
             card: OnCard::default(),
         })
+    }
+
+    /// The same field without the record for gradients. It shares its weights with this one, so that training
+    /// shows in both; evaluating it keeps nothing of what happens inside.
+    pub fn detach(&self) -> Self {
+        Self {
+            block: self.block,
+            extras: self.extras,
+            layer: self.layer.detach(),
+            context: self.context.clone(),
+            time: self.time.as_ref().map(TimeConditioning::detach),
+            low_rank: self.low_rank.as_ref().map(LowRank::detach),
+            times: self.times.as_ref().map(LearnedTimes::detach),
+            parameters: self.parameters.clone(),
+            compute: self.compute,
+            #[cfg(feature = "cuda")]
+            card: self.card.clone(),
+        }
     }
 
     /// The block this field stands for.

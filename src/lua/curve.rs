@@ -1,12 +1,10 @@
 //! Training curves: what `lft.train` writes down, shows and returns.
 
-use std::time::Duration;
-
 use mlua::{Lua, Table};
 
 use super::results::Run;
 use crate::results::{Row, Value};
-use crate::train::{Progress, Trainer};
+use crate::train::{Entry, Trainer};
 
 /// Points of a training curve unless an option says otherwise.
 const POINTS: usize = 200;
@@ -28,24 +26,31 @@ pub struct Curve {
     block: String,
     steps: usize,
     every: usize,
+    /// Tokens of a step.
+    each: usize,
     pub run: Option<Run>,
-    last: Option<Progress>,
-    seconds: f64,
+    last: Option<Entry>,
 }
 
 impl Curve {
-    /// An empty curve that goes to `run`, a point every `every` steps. `name` is what the table calls the training,
+    /// An empty curve that goes to `run`, a point every `every` steps of `each` tokens. `name` is what the table calls the training,
     /// the method's label when left out.
-    pub fn new(trainer: &Trainer, run: Option<Run>, every: Option<usize>, name: Option<String>) -> Self {
+    pub fn new(
+        trainer: &Trainer,
+        run: Option<Run>,
+        every: Option<usize>,
+        each: usize,
+        name: Option<String>,
+    ) -> Self {
         let steps = trainer.options.steps;
         Self {
             method: name.unwrap_or_else(|| trainer.options.label()),
             block: trainer.student.block.to_string(),
             steps,
             every: every.unwrap_or((steps / POINTS).max(1)),
+            each,
             run,
             last: None,
-            seconds: 0.0,
         }
     }
 
@@ -53,19 +58,18 @@ impl Curve {
     ///
     /// # Errors
     /// When the run cannot be written.
-    pub fn add(&mut self, progress: Progress, elapsed: Duration) -> anyhow::Result<()> {
-        (self.last, self.seconds) = (Some(progress), elapsed.as_secs_f64());
-        let step = progress.report.step;
+    pub fn add(&mut self, entry: Entry) -> anyhow::Result<()> {
+        self.last = Some(entry);
+        let step = entry.report.step;
         match &self.run {
             Some(run) if step == 1 || step == self.steps || step.is_multiple_of(self.every) => {
-                run.log_training(self.row(&progress))
+                run.log_training(self.row(&entry))
             }
             _ => Ok(()),
         }
     }
 
-    fn row(&self, progress: &Progress) -> Row {
-        let report = progress.report;
+    fn row(&self, Entry { report, seconds, .. }: &Entry) -> Row {
         let cells = [
             ("method", Value::from(self.method.as_str())),
             ("block", Value::from(self.block.as_str())),
@@ -73,8 +77,8 @@ impl Curve {
             ("loss", Value::Float(report.loss)),
             ("lr", Value::Float(report.lr)),
             ("grad_norm", Value::Float(report.grad_norm)),
-            ("tokens", Value::Int(progress.tokens as i64)),
-            ("seconds", Value::Float(self.seconds)),
+            ("tokens", Value::Int((report.step * self.each) as i64)),
+            ("seconds", Value::Float(*seconds)),
         ];
         cells.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
@@ -89,12 +93,12 @@ impl Curve {
     /// # Errors
     /// When Lua is out of memory.
     pub fn result(&self, lua: &Lua) -> anyhow::Result<Table> {
-        let table = lua.create_table()?;
+        let (table, steps) = (lua.create_table()?, self.last.map_or(0, |last| last.report.step));
         table.set("method", self.method.as_str())?;
-        table.set("steps", self.last.map_or(0, |last| last.report.step))?;
+        table.set("steps", steps)?;
         table.set("loss", self.last.map(|last| last.report.loss))?;
-        table.set("tokens", self.last.map_or(0, |last| last.tokens))?;
-        table.set("seconds", self.seconds)?;
+        table.set("tokens", steps * self.each)?;
+        table.set("seconds", self.last.map_or(0.0, |last| last.seconds))?;
         Ok(table)
     }
 }

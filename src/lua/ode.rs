@@ -1,6 +1,7 @@
 //! `lft.ode`: solvers.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use mlua::{FromLua, IntoLua, Lua, Table, Value};
 
@@ -52,6 +53,11 @@ const SOLVE: OptionsTable = OptionsTable {
         ("save_at?", "number[]", "times to save the solution at, in the direction of the integration"),
         ("max_steps?", "integer", "attempts after which an adaptive solver gives up, 100000 when left out"),
         ("first_step?", "number", "size of an adaptive solver's first attempt, estimated when left out"),
+        (
+            "record?",
+            "boolean",
+            "false keeps no record for gradients of a VelocityField, which saves memory; true when left out",
+        ),
     ],
 };
 
@@ -84,11 +90,14 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             example: "local x1, stats = lft.ode.solve(function(x, t) return -x end, lft.ones({2}), {method = \"rk4\", steps = 10})\nassert(math.abs(x1[1]:item() - math.exp(-1)) < 1e-5 and stats.nfe == 40)",
         },
         |lua, (f, x0, options): (FieldArg, Value, Option<Table>)| {
-            let (tableau, options) = read(lua, &Options::read(lua, options, &SOLVE)?)?;
+            let options = Options::read(lua, options, &SOLVE)?;
+            let record = options.or("record", true)?;
+            let (tableau, options) = read(lua, &options)?;
             let tableau = tableau.as_ref();
             match (&f, &x0) {
                 (FieldArg::Velocity(field), _) => {
                     let x0 = TensorArg::of(&x0)?;
+                    let field = if record { field.clone() } else { Arc::new(field.detach()) };
                     let solution = ode::solve_with(tableau, |x, t| field.at(x, t), &x0, &options)?;
                     finish(lua, solution, &options, Handle::new)
                 }

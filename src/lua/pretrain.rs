@@ -121,7 +121,7 @@ fn pretrain(lua: &Lua, model: Model, options: &Options) -> anyhow::Result<(Model
     let mut held_out = None;
     let outcome = (taken..steps).try_for_each(|step| {
         interrupt::check()?;
-        let report = pretrainer.step(&data::batch(&sampler, step as u64)?)?;
+        let report = pretrainer.step(&data::batch(&sampler, step as u64)?)?.report;
         let saved = saving.as_ref().is_some_and(|saving| saving.due(report.step, steps));
         let due = saved || report.step == steps || report.step.is_multiple_of(valid_every);
         if due && !valid.is_empty() {

@@ -1,16 +1,19 @@
 //! `lft.train`: the training loop, with progress and curves.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use mlua::{Lua, Table};
+use anyhow::{Context, bail, ensure};
+use mlua::{Lua, Table, Value};
 
 use super::catalogue::{Entry, OptionsTable, Param, join};
+use super::checkpoint;
 use super::curve::{Curve, losses};
-use super::data::{self, BATCH, Dataset};
+use super::data::{BATCH, Dataset};
+use super::device;
 use super::flow::StudentObject;
 use super::interrupt;
+use super::latents::Latents;
 use super::object::Object;
 use super::ode::{SOLVER, method};
 use super::optim::betas;
@@ -19,9 +22,9 @@ use super::progress::meter;
 use super::register::Registry;
 use super::results::Run;
 use super::state::State;
-use crate::train::{self, Curriculum, Objective, Trainer, side_by_side};
+use crate::train::{self, Curriculum, Descent, Lessons, Objective, Saving, Trainer, side_by_side};
 
-const ALGORITHM: [Param; 17] = [
+const ALGORITHM: [Param; 21] = [
     (
         "method?",
         "\"fm\"|\"fw\"|\"hybrid\"|\"regression\"|\"path\"|\"kl\"|\"lm\"",
@@ -54,10 +57,27 @@ const ALGORITHM: [Param; 17] = [
     ),
     ("kl_steps?", "integer", "solver steps k of the flow that kl and lm are taken through, 1 when left out"),
     ("kl_solver?", SOLVER, "solver of that flow, midpoint when left out"),
+    (
+        "dtype?",
+        "\"f32\"|\"bf16\"",
+        "format the field's branches are computed in, weights and moments stay f32; when left out bf16 for a bf16 teacher \
+         on CUDA, else f32",
+    ),
+    ("accumulate?", "integer", "parts that a batch is computed in, to save memory; 1 when left out"),
+    (
+        "ema?",
+        "number",
+        "decay of an average of the weights, which replaces them at the end; none when left out",
+    ),
+    (
+        "recompute?",
+        "boolean",
+        "computes activations again in the backward pass instead of keeping them, to save memory; false when left out",
+    ),
     ("seed?", "integer", "seed of data order and times, the host's when left out"),
 ];
 const DATA: [Param; 4] = [
-    ("data", "Dataset", "the text to train on"),
+    ("data", "Dataset|Latents", "the text to train on, or what lft.data.latents kept of it"),
     ("batch?", "integer", "windows in a batch, 8 when left out"),
     ("run?", "Run", "receives the training curve"),
     ("log_every?", "integer", "steps between two points of the curve; 200 points when left out"),
@@ -65,7 +85,8 @@ const DATA: [Param; 4] = [
 const TRAIN: OptionsTable = OptionsTable {
     class: "TrainOptions",
     fields: &{
-        const FIELDS: [Param; 21] = join(DATA, ALGORITHM);
+        const OWN: [Param; 25] = join(DATA, ALGORITHM);
+        const FIELDS: [Param; 27] = join(OWN, checkpoint::OPTIONS);
         FIELDS
     },
 };
@@ -76,7 +97,7 @@ const MEMBER: OptionsTable = OptionsTable {
             ("student", "Student", "the student to train"),
             ("name?", "string", "what tables and progress call it, the algorithm when left out"),
         ];
-        const FIELDS: [Param; 19] = join(OWN, ALGORITHM);
+        const FIELDS: [Param; 23] = join(OWN, ALGORITHM);
         FIELDS
     },
 };
@@ -92,7 +113,8 @@ const TOGETHER: OptionsTable = OptionsTable {
             ),
             ("label?", "string", "text in front of the progress bar"),
         ];
-        const FIELDS: [Param; 7] = join(DATA, OWN);
+        const ALL: [Param; 7] = join(DATA, OWN);
+        const FIELDS: [Param; 9] = join(ALL, checkpoint::OPTIONS);
         FIELDS
     },
 };
@@ -152,7 +174,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
                 trainers.push(trainer);
             }
             let label = options.or("label", "training".to_owned())?;
-            train(lua, &shared, trainers, curves, &label)
+            train(lua, &options, &shared, trainers, curves, &label)
         },
     )
 }
@@ -162,9 +184,10 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
 /// # Errors
 /// Options out of range, and those of a step.
 pub fn one(lua: &Lua, student: &StudentObject, options: Table) -> anyhow::Result<Table> {
-    let Request { shared, trainer } = Request::read(lua, student, options)?;
+    let options = Options::read(lua, Some(options), &TRAIN)?;
+    let Request { shared, trainer } = Request::of(lua, student, &options)?;
     let curve = shared.curve(&trainer, None);
-    let mut results = train(lua, &shared, vec![trainer], vec![curve], "training")?;
+    let mut results = train(lua, &options, &shared, vec![trainer], vec![curve], "training")?;
     results.pop().context("one student gives one result")
 }
 
@@ -181,8 +204,17 @@ impl Request {
     /// Options out of range.
     pub fn read(lua: &Lua, student: &StudentObject, options: Table) -> anyhow::Result<Self> {
         let options = Options::read(lua, Some(options), &TRAIN)?;
-        let shared = Shared::read(lua, &options)?;
-        let trainer = Trainer::new(student.0.clone(), algorithm(&options, &shared)?)?;
+        let saved = options.get::<Value>("checkpoint")?.or(options.get("resume")?);
+        ensure!(
+            saved.is_none(),
+            "checkpoint and resume are for trainings of their own, not for those of a sweep"
+        );
+        Self::of(lua, student, &options)
+    }
+
+    fn of(lua: &Lua, student: &StudentObject, options: &Options) -> anyhow::Result<Self> {
+        let shared = Shared::read(lua, options)?;
+        let trainer = Trainer::new(student.0.clone(), algorithm(options, &shared)?)?;
         Ok(Self { shared, trainer })
     }
 
@@ -206,7 +238,7 @@ pub fn apart(lua: &Lua, requests: Vec<Request>) -> anyhow::Result<(usize, Vec<an
         requests.into_iter().map(|request| (request.shared, request.trainer)).unzip();
     let Some(shared) = shared.pop() else { return Ok((0, Vec::new())) };
     let mut errors: Vec<Option<anyhow::Error>> = trainers.iter().map(|_| None).collect();
-    let (passes, curves) = follow(lua, &shared, trainers, curves, "training", |i, error| {
+    let (passes, curves) = follow(lua, &shared, (trainers, curves), None, "training", |i, error| {
         errors[i] = Some(error);
         Ok(())
     })?;
@@ -217,7 +249,7 @@ pub fn apart(lua: &Lua, requests: Vec<Request>) -> anyhow::Result<(usize, Vec<an
 
 /// What students that train together share.
 struct Shared {
-    data: Dataset,
+    data: Source,
     batch: usize,
     steps: usize,
     seed: u64,
@@ -228,7 +260,7 @@ struct Shared {
 impl Shared {
     fn read(lua: &Lua, options: &Options) -> anyhow::Result<Self> {
         Ok(Self {
-            data: options.required::<Object<Dataset>>("data")?.0,
+            data: Source::read(options)?,
             batch: options.count("batch", BATCH, 1)?,
             steps: options.count("steps", train::Options::default().steps, 1)?,
             seed: options.or("seed", State::of(lua)?.seed)?,
@@ -238,7 +270,8 @@ impl Shared {
     }
 
     fn curve(&self, trainer: &Trainer, name: Option<String>) -> Curve {
-        Curve::new(trainer, self.run.clone(), self.log_every, name)
+        let each = self.batch * self.data.seq_len();
+        Curve::new(trainer, self.run.clone(), self.log_every, each, name)
     }
 }
 
@@ -260,6 +293,10 @@ fn algorithm(options: &Options, shared: &Shared) -> anyhow::Result<train::Option
         kl_weight: options.or("kl_weight", default.kl_weight)?,
         kl_steps: options.count("kl_steps", default.kl_steps, 1)?,
         kl_solver: method(options, "kl_solver", default.kl_solver)?,
+        dtype: options.get::<String>("dtype")?.map(|name| device::dtype(&name)).transpose()?,
+        accumulate: options.count("accumulate", default.accumulate, 1)?,
+        ema: options.get("ema")?,
+        recompute: options.or("recompute", default.recompute)?,
         seed: options.or("seed", shared.seed)?,
     })
 }
@@ -275,15 +312,64 @@ fn curriculum(options: &Options) -> anyhow::Result<Curriculum> {
     }
 }
 
+/// Where the latents come from.
+enum Source {
+    Text(Dataset),
+    Latents(Latents),
+}
+
+impl Source {
+    fn read(options: &Options) -> anyhow::Result<Self> {
+        match options.required::<Value>("data")? {
+            Value::UserData(data) if data.is::<Latents>() => {
+                Ok(Self::Latents(data.borrow::<Latents>()?.clone()))
+            }
+            _ => Ok(Self::Text(options.required::<Object<Dataset>>("data")?.0)),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(a), Self::Text(b)) => a.is_same(b),
+            (Self::Latents(a), Self::Latents(b)) => Arc::ptr_eq(&a.0, &b.0),
+            _ => false,
+        }
+    }
+
+    fn seq_len(&self) -> usize {
+        match self {
+            Self::Text(data) => data.seq_len(),
+            Self::Latents(cache) => cache.0.plan.seq_len,
+        }
+    }
+
+    fn lessons(&self, batch: usize, seed: u64) -> anyhow::Result<Lessons> {
+        Ok(match self {
+            Self::Text(data) => Lessons::Text(data.sampler(batch, seed)?),
+            Self::Latents(cache) => Lessons::Latents { cache: cache.0.clone(), batch, seed },
+        })
+    }
+}
+
 /// Trains to the end or to the first error.
 fn train(
     lua: &Lua,
+    options: &Options,
     shared: &Shared,
-    trainers: Vec<Trainer>,
+    mut trainers: Vec<Trainer>,
     curves: Vec<Curve>,
     label: &str,
 ) -> anyhow::Result<Vec<Table>> {
-    let (_, curves) = follow(lua, shared, trainers, curves, label, |_, error| Err(error))?;
+    let lessons = shared.data.lessons(shared.batch, shared.seed)?;
+    let fingerprint = || {
+        let trainings: Vec<String> = trainers.iter().map(Trainer::fingerprint).collect();
+        format!("{} on {}", trainings.join(", "), lessons.describe())
+    };
+    let mut saving = checkpoint::saving(lua, options, fingerprint)?;
+    let mut descents: Vec<&mut Descent> = trainers.iter_mut().map(Trainer::descent_mut).collect();
+    checkpoint::restore(saving.as_ref(), &mut descents)?;
+    let students = (trainers, curves);
+    let (_, curves) = follow(lua, shared, students, saving.as_mut(), label, |_, error| Err(error))?;
     curves.iter().map(|curve| curve.result(lua)).collect()
 }
 
@@ -292,24 +378,24 @@ fn train(
 fn follow(
     lua: &Lua,
     shared: &Shared,
-    mut trainers: Vec<Trainer>,
-    mut curves: Vec<Curve>,
+    (mut trainers, mut curves): (Vec<Trainer>, Vec<Curve>),
+    saving: Option<&mut Saving>,
     label: &str,
     fail: impl FnMut(usize, anyhow::Error) -> anyhow::Result<()>,
 ) -> anyhow::Result<(usize, Vec<Curve>)> {
-    let sampler = shared.data.sampler(shared.batch, shared.seed)?;
-    let (rows, columns) = sampler.shape();
+    let lessons = shared.data.lessons(shared.batch, shared.seed)?;
     let steps = trainers.iter().map(|trainer| trainer.options.steps).max().unwrap_or(0);
-    let unit = ("tokens", (rows * columns) as u64);
-    let meter = meter(lua, steps as u64, label, unit, Duration::ZERO)?;
-    let begun = Instant::now();
+    let taken = trainers.iter().map(Trainer::steps_taken).max().unwrap_or(0);
+    let unit = ("tokens", lessons.tokens() as u64);
+    let meter = meter(lua, steps as u64, label, unit, Duration::ZERO)?.from(taken as u64);
     let outcome = side_by_side(
         &mut trainers,
-        |step| data::batch(&sampler, step as u64),
+        |step| lessons.of(step),
+        saving,
         |progress| {
             interrupt::check()?;
-            curves[progress.trainer].add(progress, begun.elapsed())?;
-            meter.set(progress.report.step as u64, Some(losses(&curves)));
+            curves[progress.trainer].add(progress.entry)?;
+            meter.set(progress.entry.report.step as u64, Some(losses(&curves)));
             Ok(())
         },
         fail,

@@ -70,6 +70,18 @@ pub fn ratio_squares<T: WithDType>(error: &[T], y0: &[T], y1: &[T], rtol: f64, a
     sums.iter().sum()
 }
 
+/// Whether no element is NaN or infinite.
+pub fn all_finite<T: WithDType>(x: &[T]) -> bool {
+    // 0·x is 0 for every finite x and NaN otherwise.
+    let mut sums = [T::zero(); LANES];
+    for block in x.chunks(LANES) {
+        for (sum, &x) in sums.iter_mut().zip(block) {
+            *sum += x * T::zero();
+        }
+    }
+    sums.iter().all(|sum| *sum == T::zero())
+}
+
 /// `√(sum / n)`; 0 for an empty state.
 pub fn root_mean(sum: f64, n: usize) -> f64 {
     (sum / n.max(1) as f64).sqrt()

@@ -14,6 +14,8 @@ use super::simd::vectorised;
 
 /// Query rows of one block.
 const QUERIES: usize = 64;
+/// Elements of the widest vector register.
+const VECTOR: usize = 16;
 
 pub(super) struct Fused {
     pub rotary: Rotary,
@@ -124,9 +126,12 @@ vectorised! {
     /// Softmax of each row of scores (rows `last` apart, of queries `first..`) over the keys up to its own.
     fn causal_softmax[](scores: &mut [f32], first: usize, last: usize) {
         for (i, row) in scores.chunks_exact_mut(last).enumerate() {
-            let (seen, future) = row.split_at_mut(first + i + 1);
-            softmax(seen);
-            future.fill(0.0);
+            // The keys that a row may see are topped up to whole vectors with scores that weigh nothing.
+            let seen = first + i + 1;
+            let whole = seen.next_multiple_of(VECTOR).min(last);
+            row[seen..whole].fill(f32::NEG_INFINITY);
+            softmax(&mut row[..whole]);
+            row[seen..].fill(0.0);
         }
     }
 }

@@ -83,10 +83,35 @@ pub(crate) fn matmul(
     if m == 0 || n == 0 {
         return;
     }
+    check((m, k, n), &a, &b, out, out_stride);
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if super::amx::applies((m, k, n), &a, &b) {
+        let parallel = !matches!(parallelism, Parallelism::None);
+        // SAFETY: the sizes were checked, and the unit is there.
+        unsafe { super::amx::matmul((m, k, n), (keep, scale), a, b, out.as_mut_ptr(), out_stride, parallel) };
+        return;
+    }
+    vector_matmul((m, k, n), (keep, scale), a, b, out, out_stride, parallelism);
+}
+
+fn check((m, k, n): (usize, usize, usize), a: &Matrix<'_>, b: &Matrix<'_>, out: &[f32], out_stride: usize) {
     assert!(a.data.len() >= a.reach(m, k), "matmul: left operand too short");
     assert!(b.data.len() >= b.reach(k, n), "matmul: right operand too short");
     assert!(out.len() >= (m - 1) * out_stride + n && out_stride >= n, "matmul: result too short");
-    // SAFETY: the asserts above keep every access inside the three slices, and `out` is borrowed mutably.
+}
+
+/// [`matmul`] by vector instructions.
+pub(crate) fn vector_matmul(
+    (m, k, n): (usize, usize, usize),
+    (keep, scale): (f32, f32),
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    out: &mut [f32],
+    out_stride: usize,
+    parallelism: Parallelism,
+) {
+    check((m, k, n), &a, &b, out, out_stride);
+    // SAFETY: the checks above keep every access inside the three slices, and `out` is borrowed mutably.
     unsafe {
         gemm::gemm(
             m,

@@ -4,11 +4,12 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::kernel::{self, Matrix, all_threads, elements, matmul, with_elements};
+use super::matvec::{ROWS, matvec};
 
 /// `y = x·Wᵀ + b`.
 ///
 /// # Shapes
-/// `x` (…, I), `weight` (O, I), `bias` (O), result (…, O).
+/// `x` (…, I), `weight` (O, I), `bias` (O), result (…, O) in the dtype of `x`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     if x.dims().last() != Some(&inputs) {
@@ -31,9 +32,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     let mut dims = x.dims().to_vec();
-    let y = x.reshape(((), inputs))?.matmul(&weight.t()?)?;
+    let y = x.reshape(((), inputs))?.matmul(&weight.to_dtype(x.dtype())?.t()?)?;
     let y = match bias {
-        Some(bias) => y.broadcast_add(bias)?,
+        Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
         None => y,
     };
     if let Some(last) = dims.last_mut() {
@@ -56,11 +57,15 @@ impl Affine {
                 block.chunks_exact_mut(self.outputs).for_each(|row| row.copy_from_slice(bias))
             });
         }
-        let keep = if bias.is_some() { 1.0 } else { 0.0 };
-        let weight = Matrix::rows(weight, self.inputs).t();
-        let size = (rows, self.inputs, self.outputs);
-        let x = Matrix::rows(x, self.inputs);
-        matmul(size, (keep, 1.0), x, weight, &mut y, self.outputs, all_threads());
+        if rows <= ROWS {
+            matvec(x, weight, &mut y, self.inputs);
+        } else {
+            let keep = if bias.is_some() { 1.0 } else { 0.0 };
+            let weight = Matrix::rows(weight, self.inputs).t();
+            let size = (rows, self.inputs, self.outputs);
+            let x = Matrix::rows(x, self.inputs);
+            matmul(size, (keep, 1.0), x, weight, &mut y, self.outputs, all_threads());
+        }
         let mut dims = shape.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = self.outputs;
@@ -177,8 +182,9 @@ mod tests {
 
     #[test]
     fn kernel_and_definition_agree() -> Result<()> {
-        for rows in [1, 7, 130] {
-            let (x, w, b) = (random(&[2, rows, 5], 1)?, random(&[9, 5], 2)?, random(&[9], 3)?);
+        for (rows, inputs, outputs) in [(1, 5, 9), (2, 33, 9), (7, 5, 9), (130, 5, 9), (1, 300, 411)] {
+            let x = random(&[2, rows, inputs], 1)?;
+            let (w, b) = (random(&[outputs, inputs], 2)?, random(&[outputs], 3)?);
             agrees(&linear(&x, &w, Some(&b))?, &composed(&x, &w, Some(&b))?, 1e-6)?;
             agrees(&linear(&x, &w, None)?, &composed(&x, &w, None)?, 1e-6)?;
         }

@@ -10,6 +10,8 @@
 
 pub mod activation;
 pub mod adamw;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 pub mod attention;
 mod attention_kernel;
 #[cfg(test)]
@@ -23,8 +25,11 @@ mod kernel;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+mod matvec;
+pub mod pointwise;
 pub mod recompute;
 pub mod residual;
+pub mod roofline;
 pub mod rotary;
 mod simd;
 
@@ -34,6 +39,7 @@ pub use embedding::embedding_gradient;
 pub use gate::gated_sum;
 pub use layer_norm::{layer_norm, layer_norm_to};
 pub use linear::linear;
+pub use pointwise::tanh;
 pub use recompute::Recompute;
 pub use residual::residual;
 pub use rotary::Rotary;

@@ -14,6 +14,11 @@ pub struct Norm {
 }
 
 impl Norm {
+    /// The same weights without the record for gradients.
+    pub fn detach(&self) -> Self {
+        Self { weight: self.weight.detach(), bias: self.bias.detach() }
+    }
+
     /// Normalises the last dimension.
     ///
     /// # Shapes
@@ -38,6 +43,11 @@ pub struct Affine {
 }
 
 impl Affine {
+    /// The same weights without the record for gradients.
+    pub fn detach(&self) -> Self {
+        Self { weight: self.weight.detach(), bias: self.bias.as_ref().map(Tensor::detach) }
+    }
+
     /// Maps the last dimension.
     ///
     /// # Shapes

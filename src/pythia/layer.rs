@@ -140,6 +140,18 @@ impl Layer {
         })
     }
 
+    /// The same weights without the record for gradients.
+    pub fn detach(&self) -> Self {
+        Self {
+            input_layernorm: self.input_layernorm.detach(),
+            post_attention_layernorm: self.post_attention_layernorm.detach(),
+            query_key_value: self.query_key_value.detach(),
+            dense: self.dense.detach(),
+            dense_h_to_4h: self.dense_h_to_4h.detach(),
+            dense_4h_to_h: self.dense_4h_to_h.detach(),
+        }
+    }
+
     /// Carries latents over the layer, whole sequences at once:
     /// parallel `x + attn(ln₁(x)) + mlp(ln₂(x))`, sequential `h = x + attn(ln₁(x))`, `h + mlp(ln₂(h))`.
     ///

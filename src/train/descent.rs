@@ -55,7 +55,7 @@ impl Descent {
     ///
     /// # Errors
     /// If the loss or a gradient is not finite; the parameters are then those of the last good step.
-    pub fn update(&mut self, loss: f64, gradients: &GradStore) -> Result<StepReport> {
+    pub fn update(&mut self, loss: f64, gradients: &GradStore) -> Result<Entry> {
         let taken = self.history.len();
         let lr = self.schedule.lr(taken);
         let diverged = || {
@@ -70,11 +70,12 @@ impl Descent {
         let grad_norm = self.optimizer.step(gradients, lr, Some(self.clip)).with_context(diverged)?;
         let report = StepReport { step: taken + 1, loss, grad_norm, lr };
         let seconds = self.before + self.begun.elapsed().as_secs_f64();
-        self.history.push(Entry { report, held_out: None, seconds });
+        let entry = Entry { report, held_out: None, seconds };
+        self.history.push(entry);
         if let Some(ema) = &self.ema {
             ema.update(&self.parameters, report.step)?;
         }
-        Ok(report)
+        Ok(entry)
     }
 
     /// Replaces the parameters by their average, where one was kept.

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use rand::Rng;
 
 use super::{Options, Targets};
-use crate::flow::{self, Student};
+use crate::flow::{self, Evaluation, Student};
 use crate::nearest::nearest;
 
 /// What a velocity field is trained to do.
@@ -59,12 +59,13 @@ impl Objective {
         options: &Options,
         rng: &mut impl Rng,
     ) -> Result<Tensor> {
-        let latent = self.latent_loss(student, targets, options, rng)?;
+        let u = Evaluation::of(&student.velocity, options.recompute)?;
+        let latent = self.latent_loss(&u, targets, options, student.block.layers(), rng)?;
         let weight = if self == Self::Kl { 1.0 } else { options.kl_weight };
         let mut terms: Vec<Tensor> = latent.into_iter().collect();
         if weight > 0.0 || self == Self::Lm {
             let (teacher, n) = (student.teacher.as_ref(), student.block.n);
-            let x1 = arrival(student, targets, options)?;
+            let x1 = arrival(&u, student, targets, options)?;
             if weight > 0.0 {
                 let logits = targets.logits.as_ref().context("the KL term needs the teacher's logits")?;
                 terms.push((flow::divergence(teacher, n, &x1, logits)? * weight)?);
@@ -80,12 +81,12 @@ impl Objective {
     /// The part that compares latents; those of the next token have none.
     fn latent_loss(
         self,
-        student: &Student,
+        u: &Evaluation,
         targets: &Targets,
         options: &Options,
+        layers: usize,
         rng: &mut impl Rng,
     ) -> Result<Option<Tensor>> {
-        let u = student.velocity.as_ref();
         let Targets { x0, x1, .. } = targets;
         let (batch, device) = (x0.dim(0)?, x0.device());
         let loss = match self {
@@ -94,7 +95,7 @@ impl Objective {
             Self::Regression => flow::regression_loss(u, x0, x1),
             Self::Path => {
                 let path = targets.path.as_ref().context("the objective path needs the block's latents")?;
-                flow::path_loss(u, path, &flow::uniform_layers(batch, student.block.layers(), rng))
+                flow::path_loss(u, path, &flow::uniform_layers(batch, layers, rng))
             }
             Self::Fw => {
                 let times = flow::walk_times(batch, options.walk, rng, device)?;
@@ -111,9 +112,8 @@ impl Objective {
 }
 
 /// Latents at boundary n, integrated as the options name it for losses of the next token.
-fn arrival(student: &Student, targets: &Targets, options: &Options) -> Result<Tensor> {
-    let u = student.velocity.as_ref();
-    let times = match u.learned_times(options.kl_steps) {
+fn arrival(u: &Evaluation, student: &Student, targets: &Targets, options: &Options) -> Result<Tensor> {
+    let times = match student.velocity.learned_times(options.kl_steps) {
         Some(times) => times?,
         None => flow::equal_times(options.kl_steps, targets.x0.device())?,
     };

@@ -1,6 +1,7 @@
 //! Everything that defines a training run but its data.
 
 use anyhow::{Result, ensure};
+use candle_core::DType;
 
 use super::{AdamWOptions, Curriculum, Objective, Rule, check};
 use crate::ode::Method;
@@ -38,6 +39,14 @@ pub struct Options {
     pub kl_steps: usize,
     /// Solver of that integration.
     pub kl_solver: Method,
+    /// Format that the field's branches are computed in; as the field has it when None.
+    pub dtype: Option<DType>,
+    /// Parts that a batch is computed in, one after the other.
+    pub accumulate: usize,
+    /// Decay of an average of the weights, which replaces them at the end.
+    pub ema: Option<f64>,
+    /// Whether activations of the field are computed again in the backward pass instead of being kept.
+    pub recompute: bool,
     /// Seed of the times that are drawn.
     pub seed: u64,
 }
@@ -60,6 +69,10 @@ impl Default for Options {
             kl_weight: 0.0,
             kl_steps: 1,
             kl_solver: Method::Midpoint,
+            dtype: None,
+            accumulate: 1,
+            ema: None,
+            recompute: false,
             seed: 0,
         }
     }
@@ -82,6 +95,7 @@ impl Options {
         check::not_negative("alpha", self.alpha)?;
         check::not_negative("kl_weight", self.kl_weight)?;
         ensure!(self.kl_steps >= 1, "kl_steps = 0, but an integration needs at least one step");
+        ensure!(self.accumulate >= 1, "accumulate = 0, but a batch has at least one part");
         ensure!(self.walk >= 1, "walk = 0, but a walk needs at least one step");
         ensure!(self.steps >= 1, "steps = 0, but training needs at least one step");
         Ok(())

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
-use super::{AdamW, AdamWOptions, Descent, Schedule, StepReport, check, language_gradient};
+use super::{AdamW, AdamWOptions, Descent, Entry, Schedule, check, language_gradient};
 use crate::pythia::Pythia;
 
 /// Everything that defines a pretraining but its data and its model.
@@ -99,7 +99,7 @@ impl Pretrainer {
     ///
     /// # Errors
     /// If the loss or a gradient is not finite; the weights are then those of the last good step.
-    pub fn step(&mut self, ids: &Tensor) -> Result<StepReport> {
+    pub fn step(&mut self, ids: &Tensor) -> Result<Entry> {
         let (batch, parts) = (ids.dim(0)?, self.options.accumulate);
         ensure!(
             batch.is_multiple_of(parts),

@@ -79,7 +79,7 @@ fn train(options: PretrainOptions) -> Result<(Vec<f64>, Pythia)> {
     let mut pretrainer = Pretrainer::new(&model(false)?, options)?;
     let mut losses = Vec::new();
     for step in 0..pretrainer.options.steps {
-        losses.push(pretrainer.step(&ids(4, 9, step)?)?.loss);
+        losses.push(pretrainer.step(&ids(4, 9, step)?)?.report.loss);
     }
     Ok((losses, pretrainer.finish()?))
 }

@@ -36,10 +36,15 @@ fn batch(step: usize) -> Result<Tensor> {
     Ok(Tensor::from_vec(ids, (4, 12), &Device::Cpu)?)
 }
 
+/// What a step learns from.
+fn lesson(step: usize) -> Result<Lesson> {
+    Ok(Lesson::Tokens(batch(step)?))
+}
+
 fn losses(trainers: &mut [Trainer]) -> Result<Vec<Vec<f64>>> {
     let mut curves = vec![Vec::new(); trainers.len()];
-    together(trainers, batch, |p| {
-        curves[p.trainer].push(p.report.loss);
+    together(trainers, lesson, None, |p| {
+        curves[p.trainer].push(p.entry.report.loss);
         Ok(())
     })?;
     Ok(curves)
@@ -92,9 +97,10 @@ fn a_student_that_fails_leaves_the_others_on_the_same_passes() -> Result<()> {
     let (mut steps, mut failed) = ([0; 3], Vec::new());
     let passes = side_by_side(
         &mut trainers,
-        batch,
+        lesson,
+        None,
         |progress| {
-            steps[progress.trainer] = progress.report.step;
+            steps[progress.trainer] = progress.entry.report.step;
             Ok(())
         },
         |i, error| {
@@ -107,7 +113,7 @@ fn a_student_that_fails_leaves_the_others_on_the_same_passes() -> Result<()> {
     assert!(failed[0].1.contains("diverged"), "{failed:?}");
 
     let mut alone = [trainer(&teacher, Options { lr: 1e30, ..options(Objective::Fm) })?];
-    let passes = side_by_side(&mut alone, batch, |_| Ok(()), |_, _| Ok(()))?;
+    let passes = side_by_side(&mut alone, lesson, None, |_| Ok(()), |_, _| Ok(()))?;
     assert!(passes < 60, "with nobody left the teacher rests");
     Ok(())
 }
@@ -203,5 +209,121 @@ fn optimizers_refuse_what_they_cannot_use_and_change_nothing() -> Result<()> {
     let twice = [parameters[0].clone(), parameters[0].clone()];
     assert_eq!(Sgd::new(&twice, 0.0).err().unwrap().to_string(), "parameter a is given twice");
     assert!(Sgd::new(&parameters, 1.0).err().unwrap().to_string().contains("momentum = 1"));
+    Ok(())
+}
+
+#[test]
+fn parts_of_a_batch_train_the_same_losses() -> Result<()> {
+    let teacher = teacher()?;
+    for method in [Objective::Fm, Objective::Fw, Objective::Regression] {
+        let few = || Options { steps: 4, ..options(method) };
+        let mut pair = [
+            trainer(&teacher, few())?,
+            trainer(&teacher, Options { accumulate: 4, recompute: true, ..few() })?,
+        ];
+        let curves = losses(&mut pair)?;
+        for (whole, parts) in curves[0].iter().zip(&curves[1]) {
+            assert!((whole - parts).abs() < 1e-4 * whole, "{method}: {whole} and {parts}");
+        }
+    }
+    let error = losses(&mut [trainer(&teacher, Options { accumulate: 3, ..options(Objective::Fm) })?]);
+    assert!(format!("{:#}", error.unwrap_err()).contains("accumulate = 3 does not divide the batch of 4"));
+    Ok(())
+}
+
+#[test]
+fn a_restored_training_goes_on_bitwise_with_every_optimizer() -> Result<()> {
+    let teacher = teacher()?;
+    for optimizer in [Rule::AdamW, Rule::Muon] {
+        let own = || Options { steps: 12, optimizer, ema: Some(0.8), ..options(Objective::Fw) };
+        let mut whole = [trainer(&teacher, own())?];
+        let expected = losses(&mut whole)?;
+        let mut first = [trainer(&teacher, own())?];
+        let stopped = together(&mut first, lesson, None, |p| {
+            anyhow::ensure!(p.entry.report.step < 5, "killed");
+            Ok(())
+        });
+        assert!(stopped.is_err());
+        let saved = first[0].descent().tensors()?.into_iter().collect();
+        let mut second = [trainer(&teacher, own())?];
+        second[0].descent_mut().restore(&saved)?;
+        assert_eq!(second[0].steps_taken(), 5);
+        assert_eq!(losses(&mut second)?, expected);
+        for ((name, a), (_, b)) in
+            whole[0].student.velocity.parameters().iter().zip(second[0].student.velocity.parameters())
+        {
+            let flat = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>());
+            assert_eq!(flat(a)?, flat(b)?, "{name}");
+        }
+        let mut broken = saved;
+        broken.remove("history");
+        assert!(second[0].descent_mut().restore(&broken).unwrap_err().to_string().contains("no history"));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_teacher_records_no_graph_and_stops_at_the_last_boundary() -> Result<()> {
+    let teacher = teacher()?;
+    // Whatever runs the layer behind the block gets NaN.
+    let poison = teacher.layer(3).map(&mut |w| w.affine(f64::NAN, 0.0))?;
+    let teacher = Arc::new(teacher.with_layers([&teacher.layers()[..3], &[poison]].concat()));
+    let trainers = [trainer(&teacher, options(Objective::Fw))?];
+    let pass = super::targets::TeacherPass::of(&teacher, Lesson::Tokens(batch(0)?), &trainers, 0)?;
+    let targets = pass.targets(trainers[0].student.block)?;
+    for x in [&targets.x0, &targets.x1] {
+        assert!(!x.track_op());
+        assert!(x.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite());
+    }
+    assert!(targets.logits.is_none());
+    Ok(())
+}
+
+#[test]
+fn latents_on_disk_train_as_the_teacher_does() -> Result<()> {
+    let teacher = teacher()?;
+    let text =
+        crate::data::TokenSet { tokens: (0..600u32).map(|i| i * 11 % 31).collect(), documents: 1, bytes: 0 };
+    let folder = tempfile::tempdir()?;
+    let what =
+        LatentOptions { boundaries: vec![1, 3], seq_len: 12, windows: None, dtype: DType::F32, batch: 8 };
+    let cache = cache_latents(&teacher, &text, folder.path(), &what, |_, _| Ok(()))?;
+    let own = || Options { steps: 6, kl_weight: 0.5, ..options(Objective::Fm) };
+    let train = |cached: bool| {
+        let mut curve = Vec::new();
+        let lesson = |step: usize| {
+            let batch = cache.batch(step as u64, 4, 9)?;
+            Ok(if cached { Lesson::Latents(vec![1, 3], batch) } else { Lesson::Tokens(batch.ids) })
+        };
+        together(&mut [trainer(&teacher, own())?], lesson, None, |p| {
+            curve.push(p.entry.report.loss);
+            Ok(())
+        })?;
+        anyhow::Ok(curve)
+    };
+    for (cached, fresh) in train(true)?.into_iter().zip(train(false)?) {
+        assert!((cached - fresh).abs() < 1e-5 * fresh, "{cached} and {fresh}");
+    }
+    let elsewhere = together(
+        &mut [trainer(&teacher, own())?],
+        |step| Ok(Lesson::Latents(vec![0, 3], cache.batch(step as u64, 4, 9)?)),
+        None,
+        |_| Ok(()),
+    );
+    assert!(elsewhere.unwrap_err().to_string().contains("no latents at boundary 1, only at [0, 3]"));
+    Ok(())
+}
+
+#[test]
+fn half_precision_trains_nearly_the_same_losses() -> Result<()> {
+    let teacher = teacher()?;
+    let half = || Options { dtype: Some(DType::BF16), ..options(Objective::Fw) };
+    let mut pair = [trainer(&teacher, options(Objective::Fw))?, trainer(&teacher, half())?];
+    let curves = losses(&mut pair)?;
+    assert_ne!(curves[0], curves[1]);
+    for (exact, half) in curves[0].iter().zip(&curves[1]) {
+        assert!((exact - half).abs() < 0.1 * exact, "{exact} and {half}");
+    }
+    assert!(pair[1].student.velocity.parameters().iter().all(|(_, v)| v.dtype() == DType::F32));
     Ok(())
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Error, Result, ensure};
-use candle_core::Tensor;
 
 use super::targets::TeacherPass;
-use super::{StepReport, Trainer};
+use super::{Descent, Entry, Lesson, Saving, Trainer};
 
 /// What the loop tells after every step of one student.
 #[derive(Clone, Copy, Debug)]
@@ -14,35 +13,36 @@ pub struct Progress {
     /// Which of the trainers.
     pub trainer: usize,
     /// Its step.
-    pub report: StepReport,
-    /// Tokens it has seen so far.
-    pub tokens: usize,
+    pub entry: Entry,
 }
 
 /// Trains all trainers to their ends. In each step the teacher runs once over the batch, as far as the last
 /// boundary that anyone needs (or to the logits), and every student learns from the same latents.
 ///
-/// `batch(step)` supplies token ids (B, T) of step 0, 1, …; `watch` hears of every student's step and may
-/// stop the training by an error.
+/// `lesson(step)` supplies what step 0, 1, … learns from; `watch` hears of every student's step and may stop the
+/// training by an error. Trainers that were restored from a checkpoint go on behind it: `watch` first hears of the
+/// steps before, and `lesson` is not asked for them. `saving` keeps checkpoints.
 ///
 /// # Errors
-/// If the trainers have different teachers, and those of a step.
+/// If the trainers have different teachers, and those of a step or of a checkpoint.
 pub fn together(
     trainers: &mut [Trainer],
-    batch: impl FnMut(usize) -> Result<Tensor>,
+    lesson: impl FnMut(usize) -> Result<Lesson>,
+    saving: Option<&mut Saving>,
     watch: impl FnMut(Progress) -> Result<()>,
 ) -> Result<()> {
-    side_by_side(trainers, batch, watch, |_, error| Err(error)).map(|_| ())
+    side_by_side(trainers, lesson, saving, watch, |_, error| Err(error)).map(|_| ())
 }
 
 /// As [`together`], but a student whose step fails need not end the others: `fail` is told which one and why, and when
 /// it returns well, the others go on without that student. Returns how often the teacher ran.
 ///
 /// # Errors
-/// If the trainers have different teachers, and those of `batch`, `watch` and `fail`.
+/// If the trainers have different teachers, and those of `lesson`, `saving`, `watch` and `fail`.
 pub fn side_by_side(
     trainers: &mut [Trainer],
-    mut batch: impl FnMut(usize) -> Result<Tensor>,
+    mut lesson: impl FnMut(usize) -> Result<Lesson>,
+    mut saving: Option<&mut Saving>,
     mut watch: impl FnMut(Progress) -> Result<()>,
     mut fail: impl FnMut(usize, Error) -> Result<()>,
 ) -> Result<usize> {
@@ -53,28 +53,41 @@ pub fn side_by_side(
         "students that train together must share one teacher"
     );
     let steps = trainers.iter().map(|t| t.options.steps).max().unwrap_or(0);
-    let mut tokens = 0;
+    let taken = trainers.iter().map(Trainer::steps_taken).max().unwrap_or(0);
+    for step in 0..taken {
+        for (trainer, t) in trainers.iter().enumerate() {
+            t.descent()
+                .history()
+                .get(step)
+                .map_or(Ok(()), |entry| watch(Progress { trainer, entry: *entry }))?;
+        }
+    }
     let mut failed = vec![false; trainers.len()];
-    for step in 0..steps {
+    for step in taken..steps {
         let goes_on = |(trainer, failed): (&Trainer, &bool)| !failed && step < trainer.options.steps;
         if !trainers.iter().zip(&failed).any(goes_on) {
             return Ok(step);
         }
-        let ids = batch(step)?;
-        tokens += ids.elem_count();
-        let pass = TeacherPass::new(&teacher, &ids, trainers, step)?;
+        let pass = TeacherPass::of(&teacher, lesson(step)?, trainers, step)?;
         for (i, trainer) in trainers.iter_mut().enumerate().filter(|(_, t)| step < t.options.steps) {
             if failed[i] {
                 continue;
             }
             match pass.targets(trainer.student.block).and_then(|targets| trainer.step(&targets)) {
-                Ok(report) => watch(Progress { trainer: i, report, tokens })?,
+                Ok(entry) => watch(Progress { trainer: i, entry })?,
                 Err(error) => {
                     fail(i, error)?;
                     failed[i] = true;
                 }
             }
         }
+        if let Some(saving) = &mut saving {
+            let descents: Vec<&Descent> = trainers.iter().map(Trainer::descent).collect();
+            saving.after(step + 1, steps, &descents)?;
+        }
+    }
+    for trainer in trainers.iter().zip(&failed).filter(|(_, failed)| !**failed).map(|(trainer, _)| trainer) {
+        trainer.finish()?;
     }
     Ok(steps)
 }

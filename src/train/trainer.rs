@@ -1,11 +1,13 @@
 //! One student's training, step by step.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{AdamW, MOMENTUM, Muon, Optimizer, Options, Rule, Schedule, Targets};
+use super::{AdamW, Descent, Entry, MOMENTUM, Muon, Optimizer, Options, Rule, Schedule, Targets};
 use crate::flow::Student;
 
 /// What one optimizer step did.
@@ -34,9 +36,7 @@ pub struct Trainer {
     pub student: Student,
     /// Its options.
     pub options: Options,
-    schedule: Schedule,
-    optimizer: Box<dyn Optimizer + Send>,
-    step: usize,
+    descent: Descent,
 }
 
 impl Trainer {
@@ -44,8 +44,11 @@ impl Trainer {
     ///
     /// # Errors
     /// If an option lies outside its range.
-    pub fn new(student: Student, options: Options) -> Result<Self> {
+    pub fn new(mut student: Student, options: Options) -> Result<Self> {
         options.validate()?;
+        if let Some(dtype) = options.dtype {
+            student.velocity = Arc::new(student.velocity.computing_in(dtype)?);
+        }
         let learned = student.velocity.extras().learn_times;
         ensure!(
             learned == 0 || (learned == options.kl_steps && options.always_integrates()),
@@ -57,32 +60,65 @@ impl Trainer {
             Rule::AdamW => Box::new(AdamW::new(parameters, options.adamw())?),
             Rule::Muon => Box::new(Muon::new(parameters, MOMENTUM, options.adamw())?),
         };
-        Ok(Self { schedule: Schedule::new(&options), optimizer, step: 0, student, options })
+        let schedule = Schedule::new(&options);
+        let descent = Descent::new(parameters.to_vec(), optimizer, schedule, options.clip, options.ema)?;
+        Ok(Self { student, options, descent })
     }
 
     /// One step on what the teacher made of a batch. Which times it draws depends on the seed and the step alone.
     ///
     /// # Errors
     /// If the loss or a gradient is not finite; the weights are then those of the last good step.
-    pub fn step(&mut self, targets: &Targets) -> Result<StepReport> {
-        let objective = self.options.objective(self.step);
-        let number = self.step + 1;
-        let mut rng = draws(self.options.seed, number as u64);
-        let loss = objective.loss(&self.student, targets, &self.options, &mut rng)?;
-        let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
-        let diverged = || {
-            format!(
-                "{objective} diverged at step {number}: the weights are kept as they were after step {}; \
-                 a smaller lr (now {:?}) or clip (now {:?}) may help",
-                self.step, self.options.lr, self.options.clip
-            )
+    pub fn step(&mut self, targets: &Targets) -> Result<Entry> {
+        let taken = self.steps_taken();
+        let objective = self.options.objective(taken);
+        let (batch, parts) = (targets.x0.dim(0)?, self.options.accumulate);
+        ensure!(
+            batch.is_multiple_of(parts),
+            "accumulate = {parts} does not divide the batch of {batch} windows"
+        );
+        let mut rng = draws(self.options.seed, taken as u64 + 1);
+        let mut part = |part: usize| {
+            let targets = targets.part(part * (batch / parts), batch / parts)?;
+            let loss = objective.loss(&self.student, &targets, &self.options, &mut rng)?;
+            let loss = if parts > 1 { (loss / parts as f64)? } else { loss };
+            anyhow::Ok((f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?), loss.backward()?))
         };
-        ensure!(value.is_finite(), "the loss is {value}: {}", diverged());
-        let gradients = loss.backward()?;
-        let lr = self.schedule.lr(self.step);
-        let grad_norm =
-            self.optimizer.step(&gradients, lr, Some(self.options.clip)).with_context(diverged)?;
-        self.step = number;
-        Ok(StepReport { step: number, loss: value, grad_norm, lr })
+        let (mut loss, mut gradients) = part(0)?;
+        for i in 1..parts {
+            let (more, other) = part(i)?;
+            loss += more;
+            gradients.extend(other)?;
+        }
+        self.descent.update(loss, &gradients).with_context(|| format!("training with {objective}"))
+    }
+
+    /// Steps taken.
+    pub fn steps_taken(&self) -> usize {
+        self.descent.history().len()
+    }
+
+    /// Replaces the weights by their average, where one is kept.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn finish(&self) -> Result<()> {
+        self.descent.finish()
+    }
+
+    /// What it carries from step to step.
+    pub fn descent(&self) -> &Descent {
+        &self.descent
+    }
+
+    /// The same, to go on from a checkpoint.
+    pub fn descent_mut(&mut self) -> &mut Descent {
+        &mut self.descent
+    }
+
+    /// Describes the training but for its data.
+    pub fn fingerprint(&self) -> String {
+        let Student { teacher, velocity, block } = &self.student;
+        format!("{:?} block {block} {:?} {:?}", self.options, velocity.extras(), teacher.config)
     }
 }

@@ -80,8 +80,7 @@ impl Desk {
 
     /// The training table of the newest run, without the wall time.
     fn table(&self) -> String {
-        let query =
-            "SELECT * EXCLUDE (seconds, run_id) FROM training WHERE run = 'killed' AND latest ORDER BY step";
+        let query = "SELECT * EXCLUDE (seconds, run_id) FROM training WHERE run = 'killed' AND latest ORDER BY method, step";
         let (status, stdout, stderr) = output(&mut self.command(), &["query", query, "--format", "csv"]);
         assert_eq!((status, stderr.as_str()), (0, ""));
         stdout
@@ -102,6 +101,36 @@ const PRETRAIN: &str = "
     common.valid, common.valid_windows, common.valid_every = data, 2, 7
     local fresh = lft.pythia.new{size = '1x32', vocab_size = 4096, seed = 1}
     lft.train.pretrain(fresh, common):save('model')";
+
+const STUDENTS: &str = "
+    local teacher = lft.pythia.load(teacher)
+    local function student(layer)
+      local u = lft.flow.velocity(teacher, {block = {6, 8}, layer = layer, seed = layer})
+      return lft.flow.student(teacher, {block = {6, 8}, velocity = u})
+    end
+    local one, two = student(6), student(7)
+    common.lr, common.ema = nil, nil
+    lft.train.together({
+      {student = one, method = 'fw', ema = 0.9, accumulate = 2, recompute = true, lr = 1e-2},
+      {student = two, method = 'fm', steps = 40, lr = 1e-2, optimizer = 'muon'},
+    }, common)
+    one:save('model')
+    two:save('second')";
+
+#[test]
+fn killed_students_end_as_if_they_had_not_been() {
+    let (whole, killed) = (Desk::new(STUDENTS), Desk::new(STUDENTS));
+    whole.well();
+    for (i, step) in [6, 21, 42].into_iter().enumerate() {
+        killed.kill_behind(step, Duration::from_micros(5300 * i as u64));
+    }
+    killed.well();
+    for folder in ["model", "second"] {
+        let weights = |desk: &Desk| fs::read(desk.path(folder).join("velocity.safetensors")).unwrap();
+        assert!(weights(&whole) == weights(&killed), "the weights of {folder} differ");
+    }
+    assert_eq!(killed.table(), whole.table());
+}
 
 #[test]
 fn a_killed_pretraining_ends_as_if_it_had_not_been() {

@@ -8,7 +8,7 @@ use super::arithmetic::{Operator, apply, negative, real};
 use super::handle::{Handle, Operand};
 use crate::lua::catalogue::Entry;
 use crate::lua::register::Members;
-use crate::ops::Activation;
+use crate::ops::{self, Activation};
 
 macro_rules! unary {
     ($class:expr, $name:literal, $about:literal, $function:expr, $example:literal) => {
@@ -40,7 +40,7 @@ pub fn members(class: &mut Members<'_, Handle>) {
     unary!(class, "log", "Natural logarithm.", Tensor::log, "assert(lft.ones({1}):log():item() == 0)");
     unary!(class, "sin", "Sine.", Tensor::sin, "assert(lft.zeros({1}):sin():item() == 0)");
     unary!(class, "cos", "Cosine.", Tensor::cos, "assert(lft.zeros({1}):cos():item() == 1)");
-    unary!(class, "tanh", "Hyperbolic tangent.", Tensor::tanh, "assert(lft.zeros({1}):tanh():item() == 0)");
+    unary!(class, "tanh", "Hyperbolic tangent.", ops::tanh, "assert(lft.zeros({1}):tanh():item() == 0)");
     unary!(class, "sqrt", "Square root.", Tensor::sqrt, "assert(lft.tensor({9}):sqrt():item() == 3)");
     unary!(class, "sqr", "Square.", Tensor::sqr, "assert(lft.tensor({3}):sqr():item() == 9)");
     unary!(class, "abs", "Absolute value.", Tensor::abs, "assert(lft.tensor({-3}):abs():item() == 3)");

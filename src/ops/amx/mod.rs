@@ -1,0 +1,266 @@
+//! f32 matrix products on the tile unit (AMX) of newer Intel processors.
+//!
+//! The unit multiplies bf16 numbers, which carry 8 bits of an f32's 24, at about fifteen times the rate of f32 vector
+//! instructions. An f32 is the exact sum of three bf16 parts, x = x₁ + x₂ + x₃ with |x₂| ≤ 2⁻⁹·|x| and
+//! |x₃| ≤ 2⁻¹⁸·|x|, so that six products give what f32 arithmetic gives:
+//! a·b ≈ a₁b₁ + a₁b₂ + a₂b₁ + a₂b₂ + a₁b₃ + a₃b₁. The three left out are below 2⁻²⁶·|a·b|, less than the rounding of a
+//! single f32 product; sums run in f32 (Henry, Tang & Heinecke, Leveraging the bfloat16 Artificial Intelligence
+//! Datatype For Higher-Precision Computations, arXiv 1904.06376). What differs: numbers below 2⁻¹⁰⁹ lose bits, and
+//! an infinite element makes its sums NaN.
+
+mod pack;
+mod tile;
+
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::kernel::Matrix;
+use pack::{BLOCK, DEPTH, Line, Operand, PANEL_LINES, Side, pack};
+
+/// Depth of one pass over the operands.
+const PASS_DEPTH: usize = 256;
+/// Columns of one pass: with [`PASS_DEPTH`], the right operand's parts fit the second-level cache beside a task's rows.
+const PASS_COLUMNS: usize = 1024;
+/// Rows of one task.
+const TASK_ROWS: usize = 2 * BLOCK;
+
+/// Whether this processor and system have the unit. `LFT_AMX=0` in the environment leaves it alone.
+pub(super) fn available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| {
+        std::env::var_os("LFT_AMX").is_none_or(|choice| choice != "0")
+            && std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512bf16")
+            && tile::supported()
+            && tile::permitted()
+    })
+}
+
+/// Whether a product of this size and these layouts gains by the unit. Splitting an operand costs as much as about a hundred
+/// rows or columns of products with it.
+pub(super) fn applies((m, k, n): (usize, usize, usize), a: &Matrix<'_>, b: &Matrix<'_>) -> bool {
+    let dense = |x: &Matrix<'_>| x.row_stride == 1 || x.col_stride == 1;
+    k >= DEPTH && m * n >= 128 * (m + n) && dense(a) && dense(b) && available()
+}
+
+/// A place in memory that several tasks write disjoint parts of.
+struct Shared<T>(*mut T);
+
+// SAFETY: the tasks that share it write disjoint parts.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `offset` lies inside the memory.
+    unsafe fn at(&self, offset: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// `out = keep·out + scale·a·b`, as [`super::kernel::matmul`], whose checks the caller has made.
+///
+/// # Safety
+/// `a`, `b` and `out` reach over the sizes given, and [`applies`] said so.
+pub(super) unsafe fn matmul(
+    (m, k, n): (usize, usize, usize),
+    (keep, scale): (f32, f32),
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    parallel: bool,
+) {
+    let left = Operand { data: a.data, outer_stride: a.row_stride, depth_stride: a.col_stride };
+    let right = Operand { data: b.data, outer_stride: b.col_stride, depth_stride: b.row_stride };
+    let out = Shared(out);
+    for first_k in (0..k).step_by(PASS_DEPTH) {
+        let depth = first_k..(first_k + PASS_DEPTH).min(k);
+        let keep = if first_k == 0 { keep } else { 1.0 };
+        for first_column in (0..n).step_by(PASS_COLUMNS) {
+            let columns = first_column..(first_column + PASS_COLUMNS).min(n);
+            let panels = pack_columns(right, columns.clone(), depth.clone(), parallel);
+            let task = |task: usize| {
+                let rows = task * TASK_ROWS..((task + 1) * TASK_ROWS).min(m);
+                // SAFETY: a task writes its own rows of `out`, inside the sizes given.
+                unsafe {
+                    let corner = out.at(rows.start * out_stride + columns.start);
+                    let size = (rows.len(), columns.len());
+                    multiply_rows(
+                        left,
+                        rows,
+                        depth.clone(),
+                        &panels,
+                        size,
+                        (keep, scale),
+                        corner,
+                        out_stride,
+                    );
+                }
+            };
+            let tasks = m.div_ceil(TASK_ROWS);
+            if parallel { (0..tasks).into_par_iter().for_each(task) } else { (0..tasks).for_each(task) }
+        }
+    }
+}
+
+type Range = std::ops::Range<usize>;
+
+fn steps(depth: &Range) -> usize {
+    depth.len().div_ceil(DEPTH)
+}
+
+/// The right operand's columns as panels.
+fn pack_columns(right: Operand<'_>, columns: Range, depth: Range, parallel: bool) -> Vec<Line> {
+    let (count, lines) = (columns.len().div_ceil(BLOCK), steps(&depth) * PANEL_LINES);
+    let mut panels: Vec<Line> = Vec::with_capacity(count * lines);
+    let place = Shared(panels.as_mut_ptr());
+    let one = |panel: usize| {
+        let first = columns.start + panel * BLOCK;
+        // SAFETY: each panel writes its own lines of the capacity reserved.
+        unsafe {
+            pack(
+                right,
+                Side::Right,
+                first..(first + BLOCK).min(columns.end),
+                depth.clone(),
+                place.at(panel * lines),
+            )
+        };
+    };
+    if parallel {
+        (0..count).into_par_iter().for_each(one)
+    } else {
+        (0..count).for_each(one)
+    }
+    // SAFETY: every line of every panel was written.
+    unsafe { panels.set_len(count * lines) };
+    panels
+}
+
+/// One task: packs its rows of the left operand and multiplies them with all panels.
+///
+/// # Safety
+/// `out` holds `size` elements in rows `out_stride` apart, which nobody else uses.
+#[allow(clippy::too_many_arguments)]
+unsafe fn multiply_rows(
+    left: Operand<'_>,
+    rows: Range,
+    depth: Range,
+    panels: &[Line],
+    size: (usize, usize),
+    (keep, scale): (f32, f32),
+    out: *mut f32,
+    out_stride: usize,
+) {
+    let (steps, lines) = (steps(&depth), steps(&depth) * PANEL_LINES);
+    let mut own: Vec<Line> = Vec::with_capacity(rows.len().div_ceil(BLOCK) * lines);
+    let mut block = tile::Block::default();
+    // SAFETY: `own` has room for the panels of its rows; panels and block have the sizes that the tile unit reads
+    // and writes; the part of a block that is added to `out` is cut to `size`.
+    unsafe {
+        for (i, first) in rows.clone().step_by(BLOCK).enumerate() {
+            pack(
+                left,
+                Side::Left,
+                first..(first + BLOCK).min(rows.end),
+                depth.clone(),
+                own.as_mut_ptr().add(i * lines),
+            );
+        }
+        tile::configure();
+        for (j, panel) in panels.chunks_exact(lines).enumerate() {
+            let columns = (size.1 - j * BLOCK).min(BLOCK);
+            for i in 0..size.0.div_ceil(BLOCK) {
+                tile::multiply(own.as_ptr().add(i * lines), panel.as_ptr(), steps, &mut block);
+                let rows = (size.0 - i * BLOCK).min(BLOCK);
+                let corner = out.add(i * BLOCK * out_stride + j * BLOCK);
+                tile::add(&block, (rows, columns), (keep, scale), corner, out_stride);
+            }
+        }
+        tile::release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::kernel;
+
+    fn values(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * 2f32.powi((state >> 33) as i32 % 5)
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// Every layout, sizes that fill no tile, and more than one pass, against sums in f64.
+    #[test]
+    fn products_are_as_exact_as_f32_arithmetic() {
+        if !available() {
+            return;
+        }
+        for (m, k, n) in [(64, 64, 64), (37, 45, 221), (70, 515, 77), (300, 33, 290), (33, 1030, 259)] {
+            for (left_turned, right_turned) in [(false, false), (false, true), (true, false), (true, true)] {
+                let (a, b) = (values(m * k, 1), values(k * n, 2));
+                let matrix = |data, rows, columns, turned| {
+                    if turned { Matrix::rows(data, rows).t() } else { Matrix::rows(data, columns) }
+                };
+                let (a, b) = (matrix(&a[..], m, k, left_turned), matrix(&b[..], k, n, right_turned));
+                let stride = n + 3;
+                let start = values(m * stride, 3);
+                let mut out = start.clone();
+                // SAFETY: the three have the sizes given.
+                unsafe { matmul((m, k, n), (0.5, 2.0), a, b, out.as_mut_ptr(), stride, m % 2 == 0) };
+                let at = |x: &Matrix<'_>, i: usize, j: usize| {
+                    f64::from(x.data[i * x.row_stride + j * x.col_stride])
+                };
+                for i in 0..m {
+                    for j in 0..stride {
+                        let found = f64::from(out[i * stride + j]);
+                        let before = f64::from(start[i * stride + j]);
+                        if j >= n {
+                            assert_eq!(found, before, "an element beside the result changed");
+                            continue;
+                        }
+                        let sum: f64 = (0..k).map(|p| at(&a, i, p) * at(&b, p, j)).sum();
+                        let size: f64 = (0..k).map(|p| (at(&a, i, p) * at(&b, p, j)).abs()).sum();
+                        let gap = (found - (0.5 * before + 2.0 * sum)).abs();
+                        assert!(
+                            gap <= 1e-6 * size + 1e-6,
+                            "({m}, {k}, {n}) at ({i}, {j}): {gap:e} of {size:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// The root mean square error stays at or below that of the f32 kernels.
+    #[test]
+    fn errors_are_no_larger_than_those_of_vector_instructions() {
+        if !available() {
+            return;
+        }
+        let (m, k, n) = (64, 512, 64);
+        let (a, b) = (values(m * k, 4), values(k * n, 5));
+        let (a, b) = (Matrix::rows(&a, k), Matrix::rows(&b, n));
+        let error = |out: &[f32]| -> f64 {
+            let exact = |i: usize, j: usize| -> f64 {
+                (0..k).map(|p| f64::from(a.data[i * k + p]) * f64::from(b.data[p * n + j])).sum()
+            };
+            (0..m * n).map(|e| (f64::from(out[e]) - exact(e / n, e % n)).powi(2)).sum()
+        };
+        let (mut tiles, mut vectors) = (vec![0f32; m * n], vec![0f32; m * n]);
+        // SAFETY: the three have the sizes given.
+        unsafe { matmul((m, k, n), (0.0, 1.0), a, b, tiles.as_mut_ptr(), n, false) };
+        kernel::vector_matmul((m, k, n), (0.0, 1.0), a, b, &mut vectors, n, gemm::Parallelism::None);
+        assert!(error(&tiles) <= error(&vectors), "{:e} {:e}", error(&tiles), error(&vectors));
+    }
+}
