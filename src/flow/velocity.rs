@@ -201,6 +201,7 @@ impl VelocityField {
     pub fn detach(&self) -> Self {
         Self {
             block: self.block,
+            config: self.config.clone(),
             extras: self.extras,
             layer: self.layer.detach(),
             context: self.context.clone(),
