@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const SMALLEST: usize = 32 << 10;
 /// The largest block that is kept.
 const LARGEST: usize = 1 << 30;
-/// Bytes that may lie idle; a block freed beyond them goes back to the system.
+/// Bytes that may lie idle unless [`keep_at_most`] says otherwise; a block freed beyond them goes back to the system.
 const IDLE: usize = 512 << 20;
 /// Alignment of every kept block: one line of the cache, one vector of AVX-512.
 const ALIGN: usize = 64;
@@ -33,6 +33,12 @@ unsafe impl Send for List {}
 
 static FREE: [Mutex<List>; CLASSES] = [const { Mutex::new(List(ptr::null_mut())) }; CLASSES];
 static HELD: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(IDLE);
+
+/// Lets so many bytes lie idle from now on.
+pub fn keep_at_most(bytes: usize) {
+    MOST.store(bytes, Relaxed);
+}
 
 /// The list that blocks of this layout come from, and the size of its blocks.
 fn class(layout: Layout) -> Option<(usize, usize)> {
@@ -68,7 +74,7 @@ fn take(class: usize, size: usize) -> Option<*mut u8> {
 
 /// Puts a block on its list; false if too much lies idle already.
 fn keep(block: *mut u8, class: usize, size: usize) -> bool {
-    if HELD.fetch_add(size, Relaxed) + size > IDLE {
+    if HELD.fetch_add(size, Relaxed) + size > MOST.load(Relaxed) {
         HELD.fetch_sub(size, Relaxed);
         return false;
     }

@@ -79,12 +79,17 @@ impl Terminal {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            if begun.elapsed() > Duration::from_secs(30) {
-                self.child.kill().unwrap();
-                panic!("still there: {:?}", self.screen.lock().unwrap());
-            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "still there: {:?}", self.screen.lock().unwrap());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// A test that fails leaves nobody behind.
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

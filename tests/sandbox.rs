@@ -103,6 +103,12 @@ const WAYS_OUT: &[&str] = &[
     "lft.flow.load(OUT .. '/student', m)",
     "lft.data.text(OUT .. '/secret.txt', {tokenizer = m.tokenizer})",
     "lft.data.text({'script.lua', 'link'}, {tokenizer = m.tokenizer})",
+    "lft.data.open(OUT .. '/tokens')",
+    "lft.tokenizer.load(OUT .. '/teacher')",
+    "lft.tokenizer.load('linked')",
+    "lft.tokenizer.train(OUT .. '/secret.txt', {vocab_size = 300})",
+    "lft.report{output = 'report.html', template = OUT .. '/secret.txt'}",
+    "run:report{path = 'report.html', template = 'link'}",
     "lft.query(\"SELECT * FROM read_csv('\" .. OUT .. \"/secret.csv')\")",
     "lft.query(\"SELECT * FROM READ_JSON('../outside/secret.csv')\")",
     "lft.query(\"WITH a AS (SELECT * FROM read_parquet('../outside/secret.csv')) SELECT * FROM a\")",
@@ -124,7 +130,15 @@ const WAYS_OUT: &[&str] = &[
     "m:save(OUT .. '/model') == nil",
     "m:save('linked') == nil",
     "lft.flow.student(m, {block = {6, 8}}):save(OUT .. '/student') == nil",
+    "m.tokenizer:save(OUT .. '/tokenizer') == nil",
+    "lft.flow.student(m, {block = {6, 8}}):export(OUT .. '/exported', {steps = 1})",
+    "lft.data.latents(m, {data = own, boundaries = {6}, dir = OUT .. '/latents', windows = 1})",
+    "lft.flow.student(m, {block = {6, 8}}):train{method = 'fm', data = own, steps = 1, batch = 1,
+       checkpoint = {dir = OUT .. '/checkpoints'}}",
+    "lft.train.pretrain(m, {data = own, steps = 1, batch = 1, checkpoint = {dir = OUT .. '/checkpoints'}})",
+    "lft.plot.bar{x = {'a'}, y = {1}}:save(OUT .. '/plot.html')",
     "lft.report{output = OUT .. '/report.html'}",
+    "run:report{path = OUT .. '/report.html'}",
     "run:report(OUT .. '/report.html')",
     "not run:save('../../../outside/new', lft.ones({1})):find('/runs/', 1, true)",
     "not lft.run{name = '../../outside/new'}.folder:find('/inside/runs/', 1, true)",
@@ -190,6 +204,7 @@ fn no_way_leads_out() {
         "local lft = require('lft')
          local OUT = {:?}
          local m = lft.pythia.load('teacher')
+         local own = lft.data.text('script.lua', {{tokenizer = m.tokenizer, seq_len = 8}})
          local run = lft.run{{name = 'stranger'}}
          run:log{{k = 1}}
          local function try(way, f)

@@ -18,7 +18,7 @@ use mlua::{Lua, WeakLua};
 use super::error::{Ended, ScriptError};
 use super::results::Ending;
 use super::state::State;
-use crate::{console, heap};
+use crate::{console, heap, reuse};
 
 /// What Lua says when an allocation is refused.
 const LUA_OUT_OF_MEMORY: &str = "not enough memory";
@@ -68,6 +68,8 @@ pub fn enforce(lua: &Lua, limits: Limits) -> anyhow::Result<Watch> {
     if let Some(memory) = limits.memory {
         lua.set_memory_limit(memory)?;
         heap::set_ceiling(memory + memory / 8);
+        // What lies idle counts for nobody, but it is there.
+        reuse::keep_at_most(memory / 8);
     }
     let (state, home) = (State::of(lua)?, over.clone());
     let watchman = std::thread::Builder::new().name("limits".to_owned());

@@ -97,7 +97,7 @@ fn every_type_named_is_described() {
 fn every_function_with_a_path_is_tried_in_the_sandbox() {
     let tried = include_str!("../../tests/sandbox.rs");
     let names_file = |param: &Param| {
-        let words = ["path", "paths", "folder", "folders", "file", "files", "output", "directory"];
+        let words = ["path", "paths", "folder", "folders", "file", "files", "output", "dir", "template"];
         words.contains(&param.0.trim_end_matches('?'))
     };
     let catalogue = whole();

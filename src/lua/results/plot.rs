@@ -1,13 +1,12 @@
 //! `lft.plot`: figures of a script's own.
 
-use std::path::Path;
-
 use anyhow::{Context, bail, ensure};
 use mlua::{Lua, Table, Value};
 
 use super::row;
 use crate::lua::catalogue::{Class, Entry, OptionsTable, Param, join};
 use crate::lua::options::Options;
+use crate::lua::path::ScriptPath;
 use crate::lua::register::{Registry, userdata};
 use crate::report::plot::{Kind, Plot};
 use crate::results::Row;
@@ -107,9 +106,9 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
                     returns: &[("string", "the path")],
                     example: "local path = os.tmpname()\nlft.plot.bar{x = {\"a\", \"b\"}, y = {1, 2}}:save(path)\nos.remove(path)",
                 },
-                |_: &Lua, plot: &PlotObject, path: String| {
-                    crate::report::write_plot(&plot.0, Path::new(&path))?;
-                    Ok(path)
+                |_: &Lua, plot: &PlotObject, path: ScriptPath| {
+                    crate::report::write_plot(&plot.0, &path)?;
+                    Ok(path.display().to_string())
                 },
             );
         },

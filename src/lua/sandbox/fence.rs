@@ -47,11 +47,16 @@ impl Fence {
     /// When `path`, or a link in the folder, leads outside.
     pub fn path(&self, path: impl AsRef<Path>) -> Result<()> {
         let found = self.file(path)?;
-        if found.is_dir() {
-            let entries = fs::read_dir(&found)
-                .with_context(|| format!("cannot read the folder {}", found.display()))?;
-            for entry in entries {
-                self.file(entry?.path())?;
+        if !found.is_dir() {
+            return Ok(());
+        }
+        let what = || format!("cannot read the folder {}", found.display());
+        for entry in fs::read_dir(&found).with_context(what)? {
+            let entry = entry.with_context(what)?;
+            // Folders that links lead to are not entered, so that this comes to an end.
+            match entry.file_type().with_context(what)?.is_dir() {
+                true => self.path(entry.path())?,
+                false => drop(self.file(entry.path())?),
             }
         }
         Ok(())
@@ -135,5 +140,11 @@ mod tests {
         // A folder is as open as what lies in it.
         assert!(fence.file(at("inside")).is_ok() && fence.path(at("inside")).is_err());
         assert!(fence.path(at("inside/folder")).is_ok());
+        fs::create_dir(at("inside/deep")).unwrap();
+        fs::create_dir(at("inside/deep/deeper")).unwrap();
+        symlink(at("inside/deep"), at("inside/deep/loop")).unwrap();
+        assert!(fence.path(at("inside/deep")).is_ok());
+        symlink(at("secret"), at("inside/deep/deeper/link")).unwrap();
+        assert!(fence.path(at("inside/deep")).is_err());
     }
 }
