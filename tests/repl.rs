@@ -79,7 +79,11 @@ impl Terminal {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(begun.elapsed() < Duration::from_secs(30), "still there: {:?}", self.screen.lock().unwrap());
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "still there: {:?}",
+                self.screen.lock().unwrap()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }

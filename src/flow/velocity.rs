@@ -209,7 +209,6 @@ impl VelocityField {
             low_rank: self.low_rank.as_ref().map(LowRank::detach),
             times: self.times.as_ref().map(LearnedTimes::detach),
             parameters: self.parameters.clone(),
-            config: self.config.clone(),
             compute: self.compute,
             #[cfg(feature = "cuda")]
             card: self.card.clone(),
