@@ -245,7 +245,7 @@ fn a_reader_sorts_filters_hides_and_smooths() {
         ("words", "fm none"),
         ("filtered", "18 of 46 rows"),
         ("compared", "6 of 46 rows"),
-        ("csv", "8 run_id seed block"),
+        ("csv", "8 seed block method"),
         ("without", "18 of 46 rows"),
         ("unknown", "there is no column “kll”"),
         ("all", "46 rows"),

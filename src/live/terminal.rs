@@ -20,8 +20,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Results shown at most, the newest.
 const ROWS: usize = 8;
 
-/// Columns shown at most.
-const COLUMNS: usize = 8;
+/// Columns shown at most, these first.
+const COLUMNS: usize = 9;
+const FIRST: [&str; 8] = ["block", "label", "method", "solver", "k", "kl", "nmse", "ppl"];
+/// Columns that say nothing about one row of one run.
+const UNTOLD: [&str; 4] = ["run", "run_id", "seed", "kind"];
 
 /// Draws the run until it ends, each time over the drawing before; where standard output is no terminal, or `once` is
 /// set, draws it once.
@@ -134,9 +137,10 @@ fn remaining(curve: &Curve, steps: Option<f64>) -> Option<String> {
 }
 
 fn result_lines(results: &Table) -> Vec<String> {
-    let told =
-        |column: &&String| !["run", "run_id", "seed"].contains(&column.as_str()) && results.has(column);
-    let columns: Vec<&String> = results.columns.iter().filter(told).take(COLUMNS).collect();
+    let told = |column: &&String| !UNTOLD.contains(&column.as_str()) && results.has(column);
+    let mut columns: Vec<&String> = results.columns.iter().filter(told).collect();
+    columns.sort_by_key(|column| FIRST.iter().position(|first| first == column).unwrap_or(FIRST.len()));
+    columns.truncate(COLUMNS);
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_style(TableComponent::HeaderLines, '─');
     table.set_header(columns.iter().map(|column| visible(column)));

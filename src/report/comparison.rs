@@ -66,7 +66,7 @@ fn comparison(block: &Block) -> Option<Comparison> {
         let p = test.and_then(|_| corrected.next());
         let base = contender(student, other, several);
         let (difference, words) = match test.zip(p) {
-            Some((test, p)) => (interval(&test), verdict(p)),
+            Some((test, p)) => (interval(&test), verdict(p).to_string()),
             None => (signed(other.mean - sample.mean), untested(sample, other)),
         };
         Contender { difference, p: p.map(chance).unwrap_or_default(), words, ..base }
@@ -109,17 +109,11 @@ fn chance(p: f64) -> String {
     if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
 }
 
-fn verdict(p: f64) -> String {
+fn verdict(p: f64) -> &'static str {
     if p < LEVEL {
-        format!(
-            "Worse than the best; were they equally good, such a difference would be rare (p {}).",
-            equals(p)
-        )
+        "Worse than the best: were they equally good, such a difference would be rare."
     } else {
-        format!(
-            "Cannot be told from the best: equally good ones differ as much quite often (p {}).",
-            equals(p)
-        )
+        "Cannot be told from the best: equally good ones differ as much quite often."
     }
 }
 

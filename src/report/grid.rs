@@ -46,7 +46,6 @@ pub struct Shown {
 /// Known columns in reading order: name, heading, meaning.
 const KNOWN: [(&str, &str, &str); 23] = [
     ("run", "run", "name of the run"),
-    ("run_id", "run id", "folder of the run"),
     ("seed", "seed", "seed of the run"),
     ("block", "block", "{m,n}: layers m to n − 1 are replaced"),
     ("method", "method", "how the flow was trained; skip: layers left out"),
@@ -68,6 +67,7 @@ const KNOWN: [(&str, &str, &str); 23] = [
     ("loss", "loss", "training loss"),
     ("lr", "learning rate", ""),
     ("seconds", "time / s", "wall-clock seconds"),
+    ("run_id", "run id", "folder of the run"),
 ];
 
 /// The computed column of KL over the KL of the best skip of two layers.

@@ -93,7 +93,7 @@ impl<'a> Line<'a> {
     /// Logged and smoothed losses and, of repetitions, the band, each of at most `limit` points. Of the logged ones stays
     /// every n-th, which keeps their spread true; of the smoothed ones stay those that [`largest_triangles`] chooses, which keep the shape as it is
     /// seen on a linear or logarithmic (`log`) axis.
-    pub fn traces(&self, look: &Curve, log: bool, limit: usize) -> Vec<Box<Scatter<f64, f64>>> {
+    pub fn traces(&self, look: &Curve, log: bool, limit: usize) -> Vec<Scatter<f64, f64>> {
         let mean = self
             .over_repetitions(&self.repetitions, |values| values.iter().sum::<f64>() / values.len() as f64);
         let smoothed = self.smoothed(&mean);
@@ -127,7 +127,7 @@ impl<'a> Line<'a> {
                 .line(Stroke::new().width(0.0))
                 .hover_info(HoverInfo::Skip)
         });
-        [Some(raw), band, Some(line)].into_iter().flatten().collect()
+        [Some(raw), band, Some(line)].into_iter().flatten().map(|trace| *trace).collect()
     }
 
     /// The outline of the band: there along its upper edge, back along its lower one.

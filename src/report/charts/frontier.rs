@@ -1,6 +1,6 @@
 //! KL against what a student costs to run: time, and evaluations of the flow.
 
-use plotly::common::{LineShape, MarkerSymbol};
+use plotly::common::LineShape;
 use serde_json::{Value, json};
 
 use super::front::{front, line};
@@ -48,27 +48,23 @@ pub fn charts(ablation: &Ablation) -> Vec<Chart> {
 struct Point {
     cost: f64,
     kl: f64,
-    symbol: MarkerSymbol,
     words: String,
 }
 
-fn point(outcome: &Outcome, cost: &Cost, symbol: MarkerSymbol, words: String) -> Option<Point> {
-    Some(Point { cost: (cost.of)(outcome)?, kl: outcome.mean(Metric::Kl)?, symbol, words })
+fn point(outcome: &Outcome, cost: &Cost, words: String) -> Option<Point> {
+    Some(Point { cost: (cost.of)(outcome)?, kl: outcome.mean(Metric::Kl)?, words })
 }
 
 fn chart(block: &Block, at: usize, cost: &Cost, methods: &[String]) -> Option<Chart> {
     let students = |method: &String| -> Vec<Point> {
         let of_method = block.students.iter().filter(|student| student.method == *method);
         let words = |solver: &str, k: i64| format!("{method} {solver} k = {k}").replace("  ", " ");
-        let drawn = of_method.filter_map(|student| {
-            let symbol = style::stroke(&student.solver).1;
-            point(&student.outcome, cost, symbol, words(&student.solver, student.k))
-        });
+        let drawn =
+            of_method.filter_map(|student| point(&student.outcome, cost, words(&student.solver, student.k)));
         drawn.collect()
     };
     let skips = block.skips.iter();
-    let skips: Vec<Point> =
-        skips.filter_map(|skip| point(&skip.outcome, cost, MarkerSymbol::X, skip.label.clone())).collect();
+    let skips: Vec<Point> = skips.filter_map(|skip| point(&skip.outcome, cost, skip.label.clone())).collect();
     let mut groups: Vec<(&str, &str, Vec<Point>)> = methods
         .iter()
         .map(|method| (method.as_str(), style::colour(method, methods), students(method)))
@@ -101,9 +97,8 @@ fn chart(block: &Block, at: usize, cost: &Cost, methods: &[String]) -> Option<Ch
         id: format!("{}-{at}", cost.id),
         title: format!("{}{}", cost.title, on_block(&block.name)),
         reading: format!(
-            "left is cheaper, down is closer to the teacher; nothing measured here is both cheaper and closer than \
-                  a point on the grey stairs. Every point is one solver and k (hover to see which; the marker tells \
-                  the solver).{cut}"
+            "left is cheaper, down is closer to the teacher; nothing measured here is both cheaper and closer than a point \
+             on the grey stairs. Every point is one solver and k (hover to see which).{cut}"
         ),
         tools: Tools::Scale,
         json: drawing(traces, axes::layout(x, y)),
@@ -127,7 +122,7 @@ fn scatter(name: &str, colour: &str, points: &[Point]) -> Value {
         "type": "scatter", "mode": "markers", "name": plain(name), "cliponaxis": false,
         "x": points.iter().map(|point| point.cost).collect::<Vec<_>>(),
         "y": points.iter().map(|point| point.kl).collect::<Vec<_>>(),
-        "marker": {"color": colour, "size": 9, "symbol": points.iter().map(|p| &p.symbol).collect::<Vec<_>>()},
+    "marker": {"color": colour, "size": 9, "symbol": if colour == style::REFERENCE { "x" } else { "circle" }},
         "hovertext": points.iter().map(hover).collect::<Vec<_>>(), "hovertemplate": "%{hovertext}<br>%{x:.4g}<extra></extra>",
     })
 }

@@ -1,6 +1,6 @@
 //! The curves of one measure against solver steps, and which of them are drawn, shown and named.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::axes::Labels;
 use crate::report::ablation::{Block, Metric, Student};
@@ -30,21 +30,21 @@ pub fn series(block: &Block, metric: Metric) -> (Vec<Series<'_>>, usize) {
         }
         all[at].points.push((*k, sample));
     }
-    let mut methods: BTreeMap<&str, Vec<Series>> = BTreeMap::new();
-    for one in all {
-        methods.entry(one.method).or_default().push(one);
+    let mut methods: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, one) in all.iter().enumerate() {
+        methods.entry(one.method).or_default().push(at);
     }
     let share = (LIMIT / methods.len().max(1)).max(1);
-    let mut left_out = 0;
-    let mut kept = Vec::new();
+    let mut kept = BTreeSet::new();
     for mut group in methods.into_values() {
-        group.sort_by(|a, b| a.lowest().total_cmp(&b.lowest()));
-        left_out += group.len().saturating_sub(share);
-        group.truncate(share);
-        group.sort_by_key(|series| series.run);
-        kept.append(&mut group);
+        group.sort_by(|&a, &b| all[a].lowest().total_cmp(&all[b].lowest()));
+        kept.extend(group.into_iter().take(share));
     }
-    (kept, left_out)
+    let left_out = all.len() - kept.len();
+    let mut drawn: Vec<Series> =
+        all.into_iter().enumerate().filter(|(at, _)| kept.contains(at)).map(|(_, one)| one).collect();
+    drawn.sort_by_key(|series| (series.method, series.run));
+    (drawn, left_out)
 }
 
 impl Series<'_> {

@@ -79,7 +79,7 @@ fn chart(block: &str, at: usize, lines: &[&Line], methods: &[String], limit: usi
         let name = name(line, lines);
         let curve = Curve { name: &name, group: &format!("{place}"), colour, visible: place < SHOWN };
         for trace in line.traces(&curve, log, limit) {
-            plot.add_trace(trace);
+            plot.add_trace(Box::new(trace));
         }
     }
     let title = "loss";
