@@ -188,3 +188,22 @@ fn the_reference_is_the_one_that_the_program_writes() {
         "docs/lua.md is out of date; write it anew with `lft types --reference docs/lua.md`"
     );
 }
+
+#[test]
+fn the_roofline_is_measured_for_one_and_for_all_threads() {
+    let root = tempfile::tempdir().unwrap();
+    let mut command = lft(root.path());
+    let (code, stdout, stderr) =
+        output(command.env("RAYON_NUM_THREADS", "2").env("LFT_AMX", "0"), &["bench", "roofline", "--json"]);
+    assert_eq!(code, 0, "{stderr}");
+    let lines: Vec<serde_json::Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| line["threads"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    for line in &lines {
+        assert!(
+            ["vector_product", "read", "copy"].iter().all(|rate| line[rate].as_f64().unwrap() > 1e8),
+            "{line}"
+        );
+        assert!(line["tile_product"].is_null(), "LFT_AMX=0 leaves the tile unit alone: {line}");
+    }
+}

@@ -14,8 +14,8 @@ use super::simd::vectorised;
 
 /// Side of the square matrices: 1.3 MB each, so that three of them stay in caches.
 const SIDE: usize = 576;
-/// Elements streamed: 256 MiB, larger than the second-level caches and, but on servers, than the last.
-const STREAM: usize = 64 << 20;
+/// Elements streamed: 128 MiB, larger than the second-level caches and, but on servers, than the last.
+const STREAM: usize = 32 << 20;
 /// Elements of one parallel task of a stream.
 const CHUNK: usize = 1 << 16;
 /// Samples of each rate.
