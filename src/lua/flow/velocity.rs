@@ -42,6 +42,7 @@ const VELOCITY: OptionsTable = OptionsTable {
             "integer",
             "rank of low-rank updates of the layer's matrices that change with time, none when left out",
         ),
+        ("plain?", "boolean", "true for the update of an ordinary layer, without conditioning on time"),
         (
             "learn_times?",
             "integer",
