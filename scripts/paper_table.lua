@@ -9,7 +9,8 @@
 -- the LM loss), ReplaceMe (a linear map, no training) and ShortGPT (layers of least influence left out). What
 -- unrolls into an ordinary checkpoint are Euler steps, so FW is also trained with Euler walks, and KL through
 -- three Euler steps: their columns `euler` are what an export costs.
--- The corpus is a text, or a folder that `lft data prepare` wrote. All that is trained sees the same batches. `published` are the paper's figures for Pythia-410M.
+-- The corpus is a text, or a folder that `lft data prepare` wrote. All that is trained sees the same batches.
+-- `published` are the paper's figures for Pythia-410M.
 
 local lft = require("lft")
 
@@ -72,7 +73,8 @@ for _, part in ipairs(parts) do
       layer = spec.plain and m or options.final and n - 1 or nil,
     })
     local member = {
-      student = lft.flow.student(teacher, {velocity = velocity}), name = spec[1], lr = options.lr, warmup = options.warmup,
+      student = lft.flow.student(teacher, {velocity = velocity}), name = spec[1],
+      lr = options.lr, warmup = options.warmup,
     }
     for key, value in pairs(spec[2]) do member[key] = value end
     members[#members + 1] = member

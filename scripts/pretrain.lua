@@ -1,8 +1,8 @@
 #!/usr/bin/env -S lft run
 -- Makes a teacher: trains a Pythia from scratch and writes it as a Hugging Face folder.
 --
--- `lft run scripts/pretrain.lua -- --size 6x64 --steps 200` is a first try on the embedded corpus. At scale, prepare the
--- tokens first, and the training reads them from there:
+-- `lft run scripts/pretrain.lua -- --size 6x64 --steps 200` is a first try on the embedded corpus. At scale, prepare
+-- the tokens first, and the training reads them from there:
 --   lft data prepare corpus/*.xz --tokenizer data/teacher --output tokens --holdout 0.01
 --   lft --device cuda run scripts/pretrain.lua -- --data tokens --dtype bf16 --batch 192 --steps 9766
 

@@ -147,8 +147,9 @@ if options.train_steps > 0 then
       }
     end
     table.sort(rows, function(a, b) return a.kl < b.kl end)
-    print(("Flows on blocks of %d layers after %d steps of FM; Kendall's tau with the KL: ratio %.2f, cosine %.2f, angular %.2f")
-      :format(size, options.train_steps, tau(rows, "ratio"), tau(rows, "cosine"), tau(rows, "angular")))
+    local summary = "Flows on blocks of %d layers after %d steps of FM; Kendall's tau with the KL: "
+      .. "ratio %.2f, cosine %.2f, angular %.2f"
+    print(summary:format(size, options.train_steps, tau(rows, "ratio"), tau(rows, "cosine"), tau(rows, "angular")))
     lft.table(rows, {columns = {"block", "kl", "skip", "ratio", "lo", "hi", "cosine", "angular"}})
   end
 end
