@@ -25,7 +25,11 @@ local options = lft.options{
 
 --- ‖a − b‖ / ‖b‖ of arrays of numbers or of tensors.
 local function relative_error(a, b)
-  if type(b) ~= "table" then return (a - b):norm():item() / b:norm():item() end
+  if type(b) ~= "table" then
+    ---@type Tensor
+    local apart = a - b
+    return apart:norm():item() / b:norm():item()
+  end
   local difference, size = 0, 0
   for i = 1, #b do
     difference, size = difference + (a[i] - b[i]) ^ 2, size + b[i] ^ 2
@@ -50,6 +54,7 @@ local student = options.student ~= "" and lft.flow.load(options.student, teacher
 local text = lft.data.text(options.valid, {tokenizer = teacher.tokenizer, seq_len = options.seq_len})
 local window = text:windows{count = options.batch, batch = options.batch}[1]
 local latents = student:latents(window:narrow(2, 1, options.seq_len))
+---@type integer
 local finest = 4 * options.flow_steps[#options.flow_steps]
 
 local problems = {

@@ -65,10 +65,11 @@ local model, result = lft.train.pretrain(fresh, {
 
 model = model:to{dtype = options.store}
 model:save(options.output)
+local valid_loss = assert(result.valid_loss)
 run:log{
   size = options.size, parameters = model.parameter_count, tokens = result.tokens,
-  loss = result.loss, valid_loss = result.valid_loss, valid_ppl = math.exp(result.valid_loss),
+  loss = result.loss, valid_loss = valid_loss, valid_ppl = math.exp(valid_loss),
 }
 print(("%d tokens in %.0f s: loss %.3f, held out %.3f nats a token (perplexity %.2f)"):format(
-  result.tokens, result.seconds, result.loss, result.valid_loss, math.exp(result.valid_loss)))
+  result.tokens, result.seconds, result.loss, valid_loss, math.exp(valid_loss)))
 print("model: " .. options.output)

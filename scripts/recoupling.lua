@@ -38,6 +38,7 @@ local run <close> = lft.run{name = options.name, tags = {"recoupling"}}
 local ratios = {}
 local bar = lft.progress(options.sequences, "recoupling")
 for ids in data:batches{batch = 1, steps = options.sequences} do
+  ---@type table<integer, Tensor>
   local latents = {[0] = teacher:hidden(ids, 0)}
   for b = 1, layers do latents[b] = teacher:run(latents[b - 1], b - 1, b) end
   for m = 0, layers - 1 do

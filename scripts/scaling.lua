@@ -31,7 +31,8 @@ local width, vocabulary = teacher.config.hidden_size, teacher.config.vocab_size
 
 --- Token ids (batch, tokens).
 local function ids(batch, tokens)
-  for window in text:batches{batch = batch, steps = 1, seed = 1} do return window:narrow(2, 1, tokens) end
+  local window = assert(text:batches{batch = batch, steps = 1, seed = 1}())
+  return window:narrow(2, 1, tokens)
 end
 
 --- A student of the block of so many layers.
@@ -82,8 +83,11 @@ local rows = {}
 for _, axis in ipairs(axes) do
   local first, before
   for _, value in ipairs(axis.values) do
-    local timing = lft.bench(axis.name .. " " .. value, {samples = options.samples, warmup = options.warmup}, axis.work(value))
-    local row = {axis = axis.name, value = value, ms = 1e3 * timing.median, low = 1e3 * timing.ci.lo, high = 1e3 * timing.ci.hi}
+    local effort = {samples = options.samples, warmup = options.warmup}
+    local timing = lft.bench(axis.name .. " " .. value, effort, axis.work(value))
+    local row = {
+      axis = axis.name, value = value, ms = 1e3 * timing.median, low = 1e3 * timing.ci.lo, high = 1e3 * timing.ci.hi,
+    }
     first = first or row
     row.times = row.ms / first.ms
     if before then row.exponent = math.log(row.ms / before.ms) / math.log(value / before.value) end

@@ -37,7 +37,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
                 "table<string, any>",
                 "name to default, or to {default, \"description\"}; numbers, strings, booleans and lists of numbers or strings",
             )],
-            returns: &[("table<string, any>", "name to value; arguments without a flag stand at 1, 2, …")],
+            returns: &[("table<string|integer, any>", "name to value; arguments without a flag stand at 1, 2, …")],
             example: "local o = lft.options{steps = {300, \"training steps\"}, fast = false}\nassert(o.steps == 300 and not o.fast)",
         },
         |lua, declared: Table| {
