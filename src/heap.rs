@@ -38,6 +38,7 @@ pub struct Mark {
 impl Mark {
     /// Starts a new high-water mark. The process has one: setting it lowers the peaks that older marks report.
     pub fn set() -> Self {
+        hand_over();
         let live = LIVE.load(Ordering::Relaxed);
         PEAK.store(live, Ordering::Relaxed);
         Self { live }
@@ -63,6 +64,12 @@ pub fn reached() -> bool {
 /// Lets the calling thread allocate above the ceiling: it ends the process.
 pub fn ignore_ceiling() {
     FREE.with(|free| free.set(true));
+}
+
+/// Adds what the calling thread has counted by itself.
+fn hand_over() {
+    let own = OWN.try_with(Cell::take).unwrap_or(0);
+    LIVE.fetch_add(own, Ordering::Relaxed);
 }
 
 fn count(bytes: isize) {

@@ -1,10 +1,11 @@
 //! Rows on their way into a file, a batch at a time.
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
 use anyhow::Result;
-use polars::prelude::{DataFrame, Engine, LazyFrame, PlanCallback, PolarsResult, Schema};
+use polars::prelude::{DataFrame, Engine, LazyFrame, PlanCallback, PolarsError, PolarsResult, Schema};
 
 use super::frame::Frame;
 use super::parquet;
@@ -50,10 +51,15 @@ fn batches(rows: LazyFrame) -> PolarsResult<impl Iterator<Item = PolarsResult<Da
     let hand_over = PlanCallback::new(move |batch| Ok(of_rows.send(Ok(batch)).is_err()));
     let plan = rows.sink_batches(hand_over, true, None)?;
     std::thread::spawn(move || {
-        if let Err(error) = plan.collect_with_engine(Engine::Streaming) {
-            // Without a receiver there is nobody to tell.
-            let _ = sender.send(Err(error));
-        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| plan.collect_with_engine(Engine::Streaming)));
+        let failure = match outcome {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error,
+            // The panic has been reported; without an error the rows would seem to be complete.
+            Err(_) => PolarsError::ComputeError("Polars gave up in the middle of the statement".into()),
+        };
+        // Without a receiver there is nobody to tell.
+        let _ = sender.send(Err(failure));
     });
     Ok(receiver.into_iter())
 }
