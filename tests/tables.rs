@@ -158,6 +158,8 @@ fn compacted_runs_answer_as_before() {
     assert!(folders.iter().all(|folder| !folder.join("results.parquet").exists()));
     assert!(going_on.folder().join("results.parquet").exists());
     assert_eq!(answers(root.path()), before);
+    let counted = succeeds(root.path(), &["query", "SELECT COUNT(*) AS n FROM results", "--format", "csv"]);
+    assert_eq!(counted, "n\n67\n", "66 rows of finished runs and one of the other, streamed");
     assert_eq!(listed(root.path()), list);
 
     // A second time there is nothing to do; new runs join, and removed ones are shed.
