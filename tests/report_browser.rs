@@ -135,6 +135,7 @@ fn report(mark: &str) -> Report {
             columns: columns(&["run", "run_id", "method", "block", "step", "loss"]),
             rows: training,
         },
+        benchmarks: Table::default(),
         sections: sections(&results, mark),
         results,
         notes: if mark.is_empty() { Vec::new() } else { vec![mark.to_string()] },
