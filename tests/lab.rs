@@ -65,8 +65,8 @@ fn benchmarks_are_kept_in_their_table_with_memory_and_evaluations() {
          assert(r.nfe == 40 and r.unit == 'steps' and #r.times == 5 and r.samples == 5, r.nfe)
          assert(r.throughput == 40 / r.median and r.ci[1] == r.ci.lo and r.ci[2] == r.ci.hi)
          assert(r.outliers.total >= r.outliers.high_severe)
-         -- 64 MiB for each call; a sample may hold several before the collector comes.
-         assert(r.peak_bytes >= 64 << 20 and r.peak_bytes < (r.iterations + 1) * (65 << 20), r.peak_bytes)
+         -- 64 MiB for each call, counted to within 64 KiB; a sample may hold several before the collector comes.
+         assert(r.peak_bytes >= (64 << 20) - (64 << 10) and r.peak_bytes < (r.iterations + 1) * (65 << 20), r.peak_bytes)
          run:finish()
          lft.bench('alone', {warmup = 0, samples = 2}, function() end)",
     );

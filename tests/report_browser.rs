@@ -2,12 +2,12 @@
 //! loads anything, hostile names do no harm, and the live page takes over what is new. Without Chromium the tests say
 //! that they are skipped.
 //!
-//! `LFT_SCREENSHOTS=FOLDER cargo test --release --test report_browser` also takes the pictures of `docs/img`.
+//! With `LFT_REPORT=FILE LFT_SCREENSHOTS=FOLDER`, both absolute, they also take the pictures of `docs/img`.
 
 mod browser;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use browser::{browser, file, opened, screenshot};
 use lft::live::{Server, Watched, Which};
@@ -135,6 +135,7 @@ fn report(mark: &str) -> Report {
             columns: columns(&["run", "run_id", "method", "block", "step", "loss"]),
             rows: training,
         },
+        benchmarks: Table::default(),
         sections: sections(&results, mark),
         results,
         notes: if mark.is_empty() { Vec::new() } else { vec![mark.to_string()] },
@@ -314,17 +315,14 @@ fn the_live_page_takes_over_new_rows() {
     assert!(seen.dom.contains("running for "), "the page says how the run stands");
 }
 
+/// Pictures show what was measured, so they are taken of a report that `lft report` made.
 #[test]
 fn pictures_for_the_documentation() {
-    let Some(folder) = std::env::var_os("LFT_SCREENSHOTS").map(PathBuf::from) else { return };
-    let Some(browser) = browser() else { return };
-    let home = tempfile::tempdir().unwrap();
-    let page = home.path().join("report.html");
-    write(&report(""), None, &page).unwrap();
-    let shot = |name: &str, size, dark| {
-        screenshot(browser, &file(&page), size, dark, &Path::new(&folder).join(name))
-    };
-    shot("report-wide.png", (1280, 2600), false);
-    shot("report-dark.png", (1280, 2600), true);
-    shot("report-phone.png", (500, 2600), false);
+    let [page, folder] =
+        ["LFT_REPORT", "LFT_SCREENSHOTS"].map(|name| std::env::var_os(name).map(PathBuf::from));
+    let (Some(page), Some(folder), Some(browser)) = (page, folder, browser()) else { return };
+    let shot = |name: &str, size, dark| screenshot(browser, &file(&page), size, dark, &folder.join(name));
+    shot("report.png", (1280, 1500), false);
+    shot("report-dark.png", (1280, 1500), true);
+    shot("report-phone.png", (500, 1100), false);
 }

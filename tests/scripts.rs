@@ -441,7 +441,7 @@ fn flow_walking_from_the_primitives_is_the_built_in_one() {
     let stdout = example(&desk, "own_algorithm.lua", &["--steps", "30"]);
     let after = |word: &str| -> f64 {
         let (_, rest) = stdout.split_once(word).unwrap_or_else(|| panic!("{stdout}"));
-        rest.split([',', ' ']).next().unwrap().parse().unwrap()
+        rest.split([',', ' ', '\n']).next().unwrap().parse().unwrap()
     };
     let (own, built_in) = (after("own "), after("built in "));
     assert!(own.is_finite() && (own / built_in - 1.0).abs() < 1e-5, "{stdout}");

@@ -5,6 +5,8 @@ mod program;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use lft::results::{self, Row, Run, RunInfo, Status, Value};
@@ -158,6 +160,8 @@ fn compacted_runs_answer_as_before() {
     assert!(folders.iter().all(|folder| !folder.join("results.parquet").exists()));
     assert!(going_on.folder().join("results.parquet").exists());
     assert_eq!(answers(root.path()), before);
+    let counted = succeeds(root.path(), &["query", "SELECT COUNT(*) AS n FROM results", "--format", "csv"]);
+    assert_eq!(counted, "n\n67\n", "66 rows of finished runs and one of the other, streamed");
     assert_eq!(listed(root.path()), list);
 
     // A second time there is nothing to do; new runs join, and removed ones are shed.
@@ -169,6 +173,21 @@ fn compacted_runs_answer_as_before() {
     assert_eq!(answers(root.path()), before);
     let parts = || fs::read_dir(root.path().join("compacted")).unwrap().map(|item| item.unwrap().path());
     assert_eq!(parts().filter(|path| path.extension().is_some_and(|e| e == "parquet")).count(), 2);
+}
+
+/// Whether `lft compact` comes to its end in this time; it is killed when it does not.
+fn finishes_within(root: &Path, patience: Duration) -> bool {
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("lft"))
+        .args(["--runs-dir", root.to_str().unwrap(), "compact", "--quiet"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    thread::sleep(patience);
+    let finished = child.try_wait().unwrap().is_some_and(|status| status.success());
+    // One that has ended meanwhile is killed without effect.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    finished
 }
 
 #[test]
@@ -187,28 +206,25 @@ fn a_killed_compaction_loses_and_doubles_nothing() {
     }
     settle(root.path());
     let all = Value::Int(rows);
-    let mut interrupted = 0;
-    for patience in (1..).map(|i| Duration::from_millis(7 * i)) {
-        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("lft"))
-            .args(["--runs-dir", root.path().to_str().unwrap(), "compact", "--quiet"])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = std::time::Instant::now() + patience;
+    let is_over = AtomicBool::new(false);
+    let (counts, interrupted) = thread::scope(|scope| {
         // A reader beside it sees every row once at any moment.
-        while std::time::Instant::now() < deadline && child.try_wait().unwrap().is_none() {
-            assert_eq!(count(root.path(), "results"), all);
-        }
-        let finished = child.try_wait().unwrap().is_some_and(|status| status.success());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(count(root.path(), "results"), all);
-        if finished {
-            break;
-        }
-        interrupted += 1;
-    }
-    assert!(interrupted > 2, "it was killed {interrupted} times on the way");
+        let reader = scope.spawn(|| {
+            let mut counts = vec![count(root.path(), "results")];
+            while !is_over.load(Ordering::Relaxed) {
+                counts.push(count(root.path(), "results"));
+            }
+            counts
+        });
+        let interrupted = (1..)
+            .map(|i| Duration::from_millis(5 * i))
+            .take_while(|patience| !finishes_within(root.path(), *patience))
+            .count();
+        is_over.store(true, Ordering::Relaxed);
+        (reader.join().unwrap(), interrupted)
+    });
+    assert!(counts.iter().all(|n| *n == all), "{all:?} rows became {counts:?}");
+    assert!(interrupted > 5, "it was killed {interrupted} times on the way");
     let left = fs::read_dir(root.path())
         .unwrap()
         .filter(|item| item.as_ref().unwrap().path().join("results.parquet").exists());

@@ -22,12 +22,15 @@ const BATCH: usize = 8 << 20;
 /// Bytes that are read in one go to know a file again.
 const STRETCH: u64 = 256 << 20;
 
-/// A file to read, and how: the closure is told the bytes read as a count to add to.
+/// Opens a file; the bytes read of it are added to the count.
+pub type Opener = Box<dyn Fn(&Path, Arc<AtomicU64>) -> Result<Documents> + Send + Sync>;
+
+/// A file to read, and how.
 pub struct Source {
     /// The file.
     pub path: PathBuf,
     /// Opens it.
-    pub open: Box<dyn Fn(&Path, Arc<AtomicU64>) -> Result<Documents> + Send + Sync>,
+    pub open: Opener,
 }
 
 /// How to prepare.
@@ -109,12 +112,15 @@ pub fn prepare(
         resumed_shards: shards.len(),
     };
     watch(progress)?;
+    // One a thread, because a tokenizer guards its cache of words with a lock.
+    let tokenizers = vec![tokenizer.clone(); rayon::current_num_threads().max(1)];
     let mut writer = Writer::new(folder, &plan, shards);
     let batches = batches(sources, read.clone(), writer.read);
     while let Ok(batch) = batches.recv() {
         let batch = batch?;
+        let own = || &tokenizers[rayon::current_thread_index().unwrap_or(0) % tokenizers.len()];
         let encoded: Vec<Document> =
-            batch.par_iter().map(|text| Document::new(text, &tokenizer, &plan)).collect::<Result<_>>()?;
+            batch.par_iter().map(|text| Document::new(text, own(), &plan)).collect::<Result<_>>()?;
         for document in encoded {
             progress.tokens += document.tokens.len() as u64;
             writer.add(document)?;

@@ -24,6 +24,20 @@ pub trait Field {
         Ok(per_example(&self.velocity(x, t)?, d)?)
     }
 
+    /// `base + c·d⊙u(x, t)`: what a solver's step adds up.
+    ///
+    /// # Shapes
+    /// as [`scaled_velocity`](Self::scaled_velocity), with `base` like `x`.
+    fn advance(
+        &self,
+        base: &Tensor,
+        (x, t): (&Tensor, &Tensor),
+        d: &Tensor,
+        c: f64,
+    ) -> anyhow::Result<Tensor> {
+        sum(base, self.scaled_velocity(x, t, d)?, c)
+    }
+
     /// Runs `body`, in which the field's parameters do not change, so that what is made of them may be made once.
     fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R
     where
@@ -37,6 +51,11 @@ impl<F: Fn(&Tensor, &Tensor) -> anyhow::Result<Tensor>> Field for F {
     fn velocity(&self, x: &Tensor, t: &Tensor) -> anyhow::Result<Tensor> {
         self(x, t)
     }
+}
+
+/// `base + c·u`.
+pub(super) fn sum(base: &Tensor, u: Tensor, c: f64) -> anyhow::Result<Tensor> {
+    Ok(if c == 1.0 { (base + u)? } else { (base + (u * c)?)? })
 }
 
 /// `x` (B, T, D) with each example multiplied by its own factor (B).

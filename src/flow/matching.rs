@@ -5,6 +5,7 @@ use candle_core::{Device, Tensor};
 use rand::Rng;
 
 use super::field::{Field, per_example};
+use crate::ops;
 
 /// One time for each example, uniform on 0..1.
 ///
@@ -38,5 +39,5 @@ pub fn regression_loss(u: &impl Field, x0: &Tensor, x1: &Tensor) -> Result<Tenso
 
 /// Mean of (a − b)² over all elements.
 pub(super) fn mean_square(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    Ok((a - b)?.sqr()?.mean_all()?)
+    Ok(ops::mean_square(a, b)?)
 }

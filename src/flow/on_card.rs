@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 
 use super::time::Modulation;
 use crate::ops::Activation;
+pub(super) use crate::ops::cuda::Sum;
 use crate::ops::cuda::{FieldSetting, Maps, field};
 use crate::pythia::{Layer, LayerContext};
 
@@ -31,7 +32,7 @@ impl OnCard {
         *self.kept() = if keep { Kept::Wanted } else { Kept::Nothing };
     }
 
-    /// The velocity; `None` where the operation does not cover the layer or its operands.
+    /// `factor·length⊙u(x) [+ x]`; `None` where the operation does not cover the layer or its operands.
     pub fn field(
         &self,
         layer: &Layer,
@@ -39,18 +40,13 @@ impl OnCard {
         compute: DType,
         x: &Tensor,
         modulation: &Modulation,
-        gates: &Tensor,
+        sum: &Sum,
     ) -> Result<Option<Tensor>> {
         if !x.device().is_cuda() || !context.parallel || context.activation != Activation::Gelu {
             return Ok(None);
         }
-        let [first, second] = [(0, &layer.input_layernorm), (1, &layer.post_attention_layernorm)]
-            .map(|(branch, norm)| modulation.norm(branch, &norm.weight, &norm.bias));
-        let ((scale1, shift1), (scale2, shift2)) = (first?, second?);
-        let norms = Tensor::stack(&[scale1, shift1, scale2, shift2], 1)?;
-        let packed = Tensor::cat(&[&norms, gates], 1)?;
         let setting = FieldSetting { rotary: context.rotary.clone(), heads: context.heads, eps: context.eps };
-        Ok(field(&x.contiguous()?, &packed, &self.maps(layer, compute)?, &setting)?)
+        Ok(field(&x.contiguous()?, &modulation.projection, &self.maps(layer, compute)?, sum, &setting)?)
     }
 
     fn maps(&self, layer: &Layer, compute: DType) -> Result<Maps> {
@@ -59,7 +55,9 @@ impl OnCard {
             return Ok(maps.as_ref().clone());
         }
         let maps = [&layer.query_key_value, &layer.dense, &layer.dense_h_to_4h, &layer.dense_4h_to_h];
-        let maps = Maps::new(maps.map(|map| (&map.weight, map.bias.as_ref())), compute)?;
+        let norms = [&layer.input_layernorm, &layer.post_attention_layernorm];
+        let norms = norms.map(|norm| (&norm.weight, &norm.bias));
+        let maps = Maps::new(norms, maps.map(|map| (&map.weight, map.bias.as_ref())), compute)?;
         if matches!(*kept, Kept::Wanted) {
             *kept = Kept::Maps(Box::new(maps.clone()));
         }

@@ -11,11 +11,13 @@ use rand_chacha::ChaCha8Rng;
 use super::Block;
 use super::extras::Extras;
 use super::field::Field;
+#[cfg(feature = "cuda")]
+use super::field::sum;
 use super::init::{Init, initial};
 use super::learned_times::LearnedTimes;
 use super::lowrank::LowRank;
 #[cfg(feature = "cuda")]
-use super::on_card::OnCard;
+use super::on_card::{OnCard, Sum};
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
 use crate::ode;
 use crate::ops;
@@ -276,18 +278,38 @@ impl VelocityField {
         Ok(Conditioned { modulation: time.modulation(&condition)?, scales })
     }
 
-    /// The velocity of whole sequences.
-    fn whole(&self, x: &Tensor, conditioned: &Conditioned, gates: &Tensor) -> Result<Tensor> {
+    /// The velocity of whole sequences, times a length for each example where there is one: it goes into the gates,
+    /// where it costs nothing.
+    fn whole(&self, x: &Tensor, conditioned: &Conditioned, length: Option<&Tensor>) -> Result<Tensor> {
         ode::evaluation(|| {
             #[cfg(feature = "cuda")]
-            if conditioned.scales.is_none() {
-                let (layer, context, modulation) = (&self.layer, &self.context, &conditioned.modulation);
-                if let Some(u) = self.card.field(layer, context, self.compute, x, modulation, gates)? {
-                    return Ok(u);
-                }
+            if let Some(u) = self.on_card(x, conditioned, length, (1.0, false))? {
+                return Ok(u);
             }
-            self.evaluate(x, conditioned, gates, LayerContext::attend)
+            let gates = &conditioned.modulation.gates;
+            let gates = match length {
+                Some(length) => gates.broadcast_mul(&length.reshape(((), 1, 1))?)?,
+                None => gates.clone(),
+            };
+            self.evaluate(x, conditioned, &gates, LayerContext::attend)
         })
+    }
+
+    /// The same times `factor`, and added to x if wanted, as one operation.
+    #[cfg(feature = "cuda")]
+    fn on_card(
+        &self,
+        x: &Tensor,
+        conditioned: &Conditioned,
+        length: Option<&Tensor>,
+        (factor, on_x): (f64, bool),
+    ) -> Result<Option<Tensor>> {
+        if conditioned.scales.is_some() {
+            return Ok(None);
+        }
+        let sum = Sum { length: length.cloned(), factor, on_x };
+        let modulation = &conditioned.modulation;
+        self.card.field(&self.layer, &self.context, self.compute, x, modulation, &sum)
     }
 
     /// One evaluation, counted as such.
@@ -336,15 +358,22 @@ impl VelocityField {
 
 impl Field for VelocityField {
     fn velocity(&self, x: &Tensor, t: &Tensor) -> Result<Tensor> {
-        let conditioned = self.condition(t)?;
-        self.whole(x, &conditioned, &conditioned.modulation.gates)
+        self.whole(x, &self.condition(t)?, None)
     }
 
-    /// The step length goes into the gates, where it costs nothing.
     fn scaled_velocity(&self, x: &Tensor, t: &Tensor, d: &Tensor) -> Result<Tensor> {
+        self.whole(x, &self.condition(t)?, Some(d))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn advance(&self, base: &Tensor, (x, t): (&Tensor, &Tensor), d: &Tensor, c: f64) -> Result<Tensor> {
         let conditioned = self.condition(t)?;
-        let gates = conditioned.modulation.gates.broadcast_mul(&d.reshape(((), 1, 1))?)?;
-        self.whole(x, &conditioned, &gates)
+        let on_x = base.id() == x.id();
+        match self.on_card(x, &conditioned, Some(d), (c, on_x))? {
+            Some(sum) if on_x => Ok(sum),
+            Some(part) => Ok((base + part)?),
+            None => sum(base, self.whole(x, &conditioned, Some(d))?, c),
+        }
     }
 
     #[cfg(feature = "cuda")]

@@ -48,11 +48,22 @@ pub fn walk(u: &impl Field, x0: &Tensor, times: &[Tensor], method: Method) -> Re
         let mut x = x0.clone();
         for interval in times.windows(2) {
             let (start, length) = (&interval[0], (&interval[1] - &interval[0])?);
-            let field = |x: &Tensor, s: f64| {
-                let t = (start + (&length * s)?)?;
-                u.scaled_velocity(x, &t, &length)
+            let at = |s: f64| start + (&length * s)?;
+            let advance = |base: &Tensor, x: &Tensor, t: &Tensor, c: f64| {
+                ode::evaluation(|| u.advance(base, (x, t), &length, c))
             };
-            x = ode::step(method.tableau(), field, &x, 0.0, 1.0)?;
+            x = match method {
+                Method::Euler => advance(&x, &x, start, 1.0)?,
+                // Paper, eq. 5.
+                Method::Midpoint => {
+                    let middle = advance(&x, &x, start, 0.5)?;
+                    advance(&x, &middle, &at(0.5)?, 1.0)?
+                }
+                _ => {
+                    let field = |x: &Tensor, s: f64| u.scaled_velocity(x, &at(s)?, &length);
+                    ode::step(method.tableau(), field, &x, 0.0, 1.0)?
+                }
+            };
         }
         Ok(x)
     })

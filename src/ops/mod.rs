@@ -33,6 +33,7 @@ pub mod roofline;
 pub mod rotary;
 pub mod scale;
 mod simd;
+mod square_error;
 
 pub use activation::Activation;
 pub use divergence::{cross_entropy, kl_divergence};
@@ -45,3 +46,4 @@ pub use recompute::Recompute;
 pub use residual::residual;
 pub use rotary::Rotary;
 pub use scale::scale;
+pub use square_error::mean_square;

@@ -159,22 +159,28 @@ impl Layer {
     /// `x` (B, T, D), result the same.
     pub fn forward(&self, x: &Tensor, context: &LayerContext) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if let Some(y) = self.forward_on_card(x, context)? {
+        if let Some(y) = self.forward_on_card(x, context, None)? {
             return Ok(y);
         }
         let attention = self.attention(&self.input_layernorm.forward(x, context.eps)?, context)?;
         self.residual(x, &attention, context)
     }
 
-    /// The same in one piece on a CUDA card, where no gradient is wanted.
+    /// The same in one piece on a CUDA card, where no gradient is wanted; `cached` attends where a cache is kept.
     #[cfg(feature = "cuda")]
-    fn forward_on_card(&self, x: &Tensor, context: &LayerContext) -> Result<Option<Tensor>> {
+    fn forward_on_card(
+        &self,
+        x: &Tensor,
+        context: &LayerContext,
+        cached: Option<ops::cuda::Attend<'_>>,
+    ) -> Result<Option<Tensor>> {
         let norms = [&self.input_layernorm, &self.post_attention_layernorm];
         let maps = [&self.query_key_value, &self.dense, &self.dense_h_to_4h, &self.dense_4h_to_h];
         let (norms, maps) = (norms.map(|n| (&n.weight, &n.bias)), maps.map(|m| (&m.weight, m.bias.as_ref())));
         let weights = ops::cuda::LayerWeights { norms, maps };
         let LayerContext { heads, eps, parallel, activation, ref rotary } = *context;
-        ops::cuda::layer(x, &weights, &ops::cuda::LayerSetting { rotary, heads, eps, activation, parallel })
+        let setting = ops::cuda::LayerSetting { rotary, heads, eps, activation, parallel };
+        ops::cuda::layer(x, &weights, &setting, cached)
     }
 
     /// The same for the next T tokens after those that `cache` has seen; they join it.
@@ -182,6 +188,12 @@ impl Layer {
     /// # Shapes
     /// `x` (B, T, D), result the same.
     pub fn forward_cached(&self, x: &Tensor, context: &LayerContext, cache: &mut KvCache) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(y) =
+            self.forward_on_card(x, context, Some(&mut |qkv| context.attend_cached(qkv, cache)))?
+        {
+            return Ok(y);
+        }
         let attention =
             self.attention_cached(&self.input_layernorm.forward(x, context.eps)?, context, cache)?;
         self.residual(x, &attention, context)

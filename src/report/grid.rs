@@ -44,7 +44,7 @@ pub struct Shown {
 }
 
 /// Known columns in reading order: name, heading, meaning.
-const KNOWN: [(&str, &str, &str); 23] = [
+const KNOWN: [(&str, &str, &str); 30] = [
     ("run", "run", "name of the run"),
     ("seed", "seed", "seed of the run"),
     ("block", "block", "{m,n}: layers m to n − 1 are replaced"),
@@ -67,6 +67,13 @@ const KNOWN: [(&str, &str, &str); 23] = [
     ("loss", "loss", "training loss"),
     ("lr", "learning rate", ""),
     ("seconds", "time / s", "wall-clock seconds"),
+    ("name", "name", "what the script calls it"),
+    ("median", "median / s", "median time of one call in seconds"),
+    ("ci_lo", "from / s", "lower end of the 95 % interval of the median"),
+    ("ci_hi", "to / s", "upper end of the 95 % interval of the median"),
+    ("mad", "MAD / s", "median absolute deviation of the time"),
+    ("throughput", "throughput", "units per second"),
+    ("ratio", "ratio", "time over that of the row it was held against, in pairs"),
     ("run_id", "run id", "folder of the run"),
 ];
 

@@ -13,6 +13,8 @@ pub struct Report {
     pub results: Table,
     /// One row a logged training step, over all runs.
     pub training: Table,
+    /// One row a benchmark, over all runs.
+    pub benchmarks: Table,
     /// What could not be read, one sentence each.
     pub notes: Vec<String>,
     /// What a script or a person adds, in reading order.

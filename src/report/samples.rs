@@ -135,6 +135,7 @@ pub fn ablation(steps: usize) -> Report {
         runs: vec![run("ablate_steps", "ablate_steps-1")],
         results: results(rows),
         training: table(&["run", "run_id", "method", "block", "step", "loss"], training),
+        benchmarks: Table::default(),
         notes: Vec::new(),
         sections: Vec::new(),
     }

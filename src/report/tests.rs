@@ -264,6 +264,25 @@ fn other_columns_get_a_table_and_no_charts() {
 }
 
 #[test]
+fn benchmarks_have_a_table_of_their_own() {
+    let columns = ["run", "run_id", "name", "device", "median", "ci_lo", "ci_hi", "outliers_high_mild"];
+    let row = |name: &str, median: f64| {
+        let times = [median, 0.9 * median, 1.1 * median].map(Cell::Number);
+        [vec![text("speed"), text("speed-1"), text(name), text("cpu")], times.into(), vec![Cell::Int(0)]]
+            .concat()
+    };
+    let rows = vec![row("lookup", 0.001_234_5), row(ATTACK, 2.0), row("walk", 3.0)];
+    let report = Report { title: "Speed".into(), benchmarks: table(&columns, rows), ..Report::default() };
+    let html = render(&report);
+    assert!(
+        html.contains("3 timings") && html.contains("<td class=n>0.001234") && html.contains("median / s")
+    );
+    assert!(html.contains("The same in every row:") && html.contains("device cpu"));
+    assert!(!own(&html).contains("<script>alert"));
+    assert!(!render(&ablation(5)).contains("id=\"benchmarks\""));
+}
+
+#[test]
 fn nothing_logged_is_still_a_page() {
     let html = render(&Report { title: "Empty".into(), ..Report::default() });
     assert!(html.contains("No results were logged.") && html.ends_with("</html>"));

@@ -15,6 +15,9 @@ const BASELINE: &str = "skip";
 /// Columns that say which row of a run it is, with what stands before their values.
 const LABEL: [(&str, &str); 3] = [("method", ""), ("solver", ""), ("k", "k=")];
 
+/// The metric among the columns that are looked at, whatever its name is.
+const VALUE: &str = "the metric";
+
 /// What a run logged of the metric, rows of skip baselines left out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Metric {
@@ -61,25 +64,39 @@ pub(super) fn metrics(
             let method = col("method");
             rows = rows.filter(method.clone().is_null().or(method.neq(lit(BASELINE))));
         }
-        let metric = col(metric).cast(DataType::Float64);
-        let best = if largest { metric.clone().arg_max() } else { metric.clone().arg_min() };
-        let mut found =
-            vec![metric.clone().get(best.clone(), true).alias("best"), metric.clone().last().alias("last")];
-        found.extend(
-            labels.iter().map(|(name, _)| col(*name).get(best.clone(), true).alias(format!("label {name}"))),
-        );
-        let measured = rows.filter(metric.clone().is_not_null().and(metric.is_not_nan()));
-        Ok(measured.group_by([col("run_id")]).agg(found).collect()?)
+        let mut columns = vec![col("run_id"), col(metric).cast(DataType::Float64).alias(VALUE)];
+        columns.extend(labels.iter().map(|(name, _)| col(*name).alias(format!("label {name}"))));
+        let measured = col(VALUE).is_not_null().and(col(VALUE).is_not_nan());
+        Ok(rows.select(columns).filter(measured).collect()?)
     };
     let frame = Frame::new(union::collect(unions, warnings, plan)?);
-    let metric = |at: usize| {
-        let label = labels.iter().enumerate().filter_map(|(i, (_, before))| match frame.get(at, 3 + i) {
+    let better = |new: f64, old: f64| if largest { new > old } else { new < old };
+    let mut found: HashMap<String, Found> = HashMap::new();
+    for at in 0..frame.height() {
+        let value = frame.get(at, 1).as_f64().unwrap_or(f64::NAN);
+        let run = found.entry(frame.get(at, 0).to_string()).or_insert(Found { best: value, at, last: value });
+        run.last = value;
+        if better(value, run.best) {
+            (run.best, run.at) = (value, at);
+        }
+    }
+    let label = |at: usize| -> Value {
+        let cells = labels.iter().enumerate().filter_map(|(i, (_, before))| match frame.get(at, 2 + i) {
             Value::Null => None,
             value => Some(format!("{before}{value}")),
         });
-        let label = label.collect::<Vec<_>>().join(" ");
-        let row = if label.is_empty() { Value::Null } else { label.into() };
-        Metric { best: frame.get(at, 1), row, last: frame.get(at, 2) }
+        let label = cells.collect::<Vec<_>>().join(" ");
+        if label.is_empty() { Value::Null } else { label.into() }
     };
-    Ok((0..frame.height()).map(|at| (frame.get(at, 0).to_string(), metric(at))).collect())
+    let metric =
+        |found: Found| Metric { best: found.best.into(), row: label(found.at), last: found.last.into() };
+    Ok(found.into_iter().map(|(run, found)| (run, metric(found))).collect())
+}
+
+/// What was met so far of one run.
+struct Found {
+    best: f64,
+    /// The row of the best value.
+    at: usize,
+    last: f64,
 }

@@ -1,8 +1,8 @@
 //! Rows on their way into a file, a batch at a time.
 
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, JoinHandle};
 
 use anyhow::Result;
 use polars::prelude::{DataFrame, Engine, LazyFrame, PlanCallback, PolarsError, PolarsResult, Schema};
@@ -44,24 +44,34 @@ pub(super) fn encode(mut rows: LazyFrame, encoding: Encoding, writer: &mut dyn W
 }
 
 /// The rows in order, while Polars looks for the next ones on a thread of its own. An error is the last item.
-fn batches(rows: LazyFrame) -> PolarsResult<impl Iterator<Item = PolarsResult<DataFrame>>> {
+fn batches(rows: LazyFrame) -> PolarsResult<Batches> {
     let (sender, receiver) = mpsc::sync_channel(WAITING);
-    let of_rows = sender.clone();
     // When nobody takes the rows any more, Polars is told to stop.
-    let hand_over = PlanCallback::new(move |batch| Ok(of_rows.send(Ok(batch)).is_err()));
+    let hand_over = PlanCallback::new(move |batch| Ok(sender.send(batch).is_err()));
     let plan = rows.sink_batches(hand_over, true, None)?;
-    std::thread::spawn(move || {
-        let outcome = catch_unwind(AssertUnwindSafe(|| plan.collect_with_engine(Engine::Streaming)));
-        let failure = match outcome {
-            Ok(Ok(_)) => return,
-            Ok(Err(error)) => error,
-            // The panic has been reported; without an error the rows would seem to be complete.
-            Err(_) => PolarsError::ComputeError("Polars gave up in the middle of the statement".into()),
-        };
-        // Without a receiver there is nobody to tell.
-        let _ = sender.send(Err(failure));
-    });
-    Ok(receiver.into_iter())
+    let worker = thread::spawn(move || plan.collect_with_engine(Engine::Streaming).map(|_| ()));
+    Ok(Batches { receiver, worker: Some(worker) })
+}
+
+struct Batches {
+    receiver: Receiver<DataFrame>,
+    worker: Option<JoinHandle<PolarsResult<()>>>,
+}
+
+impl Iterator for Batches {
+    type Item = PolarsResult<DataFrame>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Ok(batch) = self.receiver.recv() {
+            return Some(Ok(batch));
+        }
+        // The end of the rows is their end only when the search for them ended well.
+        match self.worker.take()?.join() {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Err(error)),
+            Err(_) => Some(Err(PolarsError::ComputeError("the engine gave up on it".into()))),
+        }
+    }
 }
 
 fn csv(

@@ -13,7 +13,9 @@ use super::value::Value;
 pub struct Frame(DataFrame);
 
 impl Frame {
-    pub(super) fn new(frame: DataFrame) -> Self {
+    pub(super) fn new(mut frame: DataFrame) -> Self {
+        // Rows of thousands of files come in as many chunks, among which each cell would be looked for.
+        frame.rechunk_mut();
         Self(frame)
     }
 

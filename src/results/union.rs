@@ -16,6 +16,9 @@ use super::scan::{self, Source};
 /// How often files are looked for anew when they go while they are read.
 const ATTEMPTS: usize = 100;
 
+/// Scans that are worth having for the sake of the rows' order; thousands would take seconds to plan.
+const IN_ORDER: usize = 64;
+
 /// The files that make up one table.
 pub(super) struct Union<'a> {
     catalog: &'a Catalog,
@@ -109,29 +112,38 @@ impl<'a> Union<'a> {
     }
 }
 
-/// Own files with equal columns are scanned together, but those of the newest runs of their names apart, so that
-/// `latest` is a constant for each scan. Each part is a scan of its own.
+/// First the parts, each a scan of its own, then the own files. Neighbours in age with equal columns are scanned
+/// together, but the newest runs of their names apart from others, so that `latest` is a constant for each scan.
+///
+/// Rows so stand in the order of their runs. Where that would take more than [`IN_ORDER`] scans, all files alike are
+/// scanned together.
 fn sources(holdings: &[Holding], parts: &[Part]) -> Vec<Source> {
     let entries: Vec<&Entry> = holdings.iter().map(|holding| holding.entry).collect();
-    let latest = catalog::latest(&entries);
-    let mut sources: Vec<Source> = vec![];
-    let mut groups: HashMap<(*const Schema, bool), usize> = HashMap::new();
     let mut of_parts: Vec<Vec<(&RunRecord, bool)>> = vec![vec![]; parts.len()];
-    for (holding, latest) in holdings.iter().zip(latest) {
-        let record = &holding.entry.record;
+    let mut own = vec![];
+    for (holding, latest) in holdings.iter().zip(catalog::latest(&entries)) {
         match &holding.place {
-            Place::Part(at) => of_parts[*at].push((record, latest)),
-            Place::Own(path) => {
-                let at = *groups.entry((Arc::as_ptr(&holding.schema), latest)).or_insert_with(|| {
-                    sources.push(Source::own(holding.schema.clone(), latest));
-                    sources.len() - 1
-                });
-                sources[at].push(path.clone(), record);
-            }
+            Place::Part(at) => of_parts[*at].push((&holding.entry.record, latest)),
+            Place::Own(path) => own.push((holding, path, latest)),
         }
     }
-    let counted = parts.iter().zip(&of_parts).filter(|(_, runs)| !runs.is_empty());
-    sources.extend(counted.map(|(part, runs)| Source::part(part, runs)));
+    let counted = parts.iter().zip(&of_parts).rev().filter(|(_, runs)| !runs.is_empty());
+    let mut sources: Vec<Source> = counted.map(|(part, runs)| Source::part(part, runs)).collect();
+
+    let kind = |(holding, _, latest): &(&Holding, &PathBuf, bool)| (Arc::as_ptr(&holding.schema), *latest);
+    let in_order = own.windows(2).filter(|pair| kind(&pair[0]) != kind(&pair[1])).count() < IN_ORDER;
+    let mut open: HashMap<(*const Schema, bool), usize> = HashMap::new();
+    for file in &own {
+        if in_order && !open.contains_key(&kind(file)) {
+            open.clear();
+        }
+        let (holding, path, latest) = file;
+        let at = *open.entry(kind(file)).or_insert_with(|| {
+            sources.push(Source::own(holding.schema.clone(), *latest));
+            sources.len() - 1
+        });
+        sources[at].push((*path).clone(), &holding.entry.record);
+    }
     sources
 }
 

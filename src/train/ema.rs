@@ -66,7 +66,7 @@ mod tests {
         w.set(&Tensor::new(&[2f32, 0.0], &Device::Cpu)?)?;
         ema.update(&parameters, 1)?;
         let first = 2.0 / 11.0;
-        let expected = [first * 1.0 + (1.0 - first) * 2.0, first * -1.0];
+        let expected = [first * 1.0 + (1.0 - first) * 2.0, -first];
         ema.update(&parameters, 100)?;
         w.set(&Tensor::new(&[9f32, 9.0], &Device::Cpu)?)?;
         ema.apply(&parameters)?;

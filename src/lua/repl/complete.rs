@@ -158,7 +158,7 @@ mod tests {
         expect("s:upp", 0, &["s:upper"]);
         expect("run:", 0, &["run:finish", "run:step"]);
         expect("m.tok", 0, &["m.tokenizer"]);
-        expect("m.tokenizer:", 0, &["m.tokenizer:decode", "m.tokenizer:encode"]);
+        expect("m.tokenizer:", 0, &["m.tokenizer:decode", "m.tokenizer:encode", "m.tokenizer:save"]);
         expect("m.config.vocab", 0, &["m.config.vocab_size"]);
         expect("setting", 0, &["settings"]);
         expect("ret", 0, &["return"]);

@@ -1,6 +1,6 @@
 //! The configurations that a script's tables mean.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use mlua::{Lua, Table, Value};
 
 use super::json;
@@ -61,7 +61,8 @@ fn choice(lua: &Lua, list: &Table) -> anyhow::Result<Dimension> {
     let values = list.sequence_values::<Value>().map(|value| {
         let value = value?;
         let shown = describe(&value);
-        json(lua, value).with_context(|| format!("{shown} cannot be kept with a point"))
+        // Only what could not be kept is of interest, and not how that was found out.
+        json(lua, value).map_err(|_| anyhow!("{shown} cannot be kept with a point"))
     });
     Ok(Dimension::Choice(values.collect::<anyhow::Result<_>>()?))
 }

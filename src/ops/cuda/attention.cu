@@ -162,21 +162,24 @@ __device__ void forward(const bf16 *qkv, bf16 *out, float *norm, int tokens, int
     float s[M][8][4];
     clear(s);
     times_rows<C, M, 8>(s, q + warp * 16 * M * PITCH<C>, k + tile % 2 * SIZE);
-    bool edge = tile * TILE + TILE > mine + 1;
+    if (tile * TILE + TILE > mine + 1) {
+#pragma unroll
+      for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+          for (int i = 0; i < 4; i++)
+            if (tile * TILE + n * 8 + lane % 4 * 2 + i % 2 > mine + m * 16 + i / 2 * 8 + lane / 4) s[m][n][i] = -1e30f;
+    }
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        int row = mine + m * 16 + half * 8 + lane / 4;
         float top = most[m][half];
 #pragma unroll
         for (int n = 0; n < 8; n++)
 #pragma unroll
-          for (int i = 0; i < 2; i++) {
-            float &x = s[m][n][2 * half + i];
-            if (edge && tile * TILE + n * 8 + lane % 4 * 2 + i > row) x = -1e30f;
-            top = fmaxf(top, x);
-          }
+          for (int i = 0; i < 2; i++) top = fmaxf(top, s[m][n][2 * half + i]);
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
         float keep = power((most[m][half] - top) * scale), least = top * scale, total = 0;
@@ -253,17 +256,26 @@ __device__ void backward_keys(const bf16 *qkv, const bf16 *grad, const float *no
       float p[M][N][4], s[M][N][4];
       clear(p);
       times_rows<C, M, N>(p, k + warp * 16 * M * PITCH<C>, q_part);
-      bool edge = tile * TILE + part < mine + 16 * M || tile * TILE + part + 8 * N > tokens;
 #pragma unroll
       for (int m = 0; m < M; m++)
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
           for (int i = 0; i < 4; i++) {
-            int key = mine + m * 16 + i / 2 * 8 + lane / 4, at = part + n * 8 + lane % 4 * 2 + i % 2, query = tile * TILE + at;
+            int at = part + n * 8 + lane % 4 * 2 + i % 2;
             p[m][n][i] = power(p[m][n][i] * scale - norms[stage * TILE + at]);
-            if (edge && (key > query || query >= tokens)) p[m][n][i] = 0;
           }
+      if (tile * TILE + part < mine + 16 * M || tile * TILE + part + 8 * N > tokens) {
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+          for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+              int key = mine + m * 16 + i / 2 * 8 + lane / 4, query = tile * TILE + part + n * 8 + lane % 4 * 2 + i % 2;
+              if (key > query || query >= tokens) p[m][n][i] = 0;
+            }
+      }
       times_columns<C, M, N>(dv, p, g_part);
       clear(s);
       times_rows<C, M, N>(s, v + warp * 16 * M * PITCH<C>, g_part);
@@ -326,17 +338,22 @@ __device__ void backward_queries(const bf16 *qkv, const bf16 *grad, const float 
       clear(s);
       times_rows<C, M, N>(p, q + warp * 16 * M * PITCH<C>, k_part);
       times_rows<C, M, N>(s, g + warp * 16 * M * PITCH<C>, v_part);
-      bool edge = tile * TILE + part + 8 * N > mine;
 #pragma unroll
       for (int m = 0; m < M; m++)
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
-          for (int i = 0; i < 4; i++) {
-            int query = mine + m * 16 + i / 2 * 8 + lane / 4, key = tile * TILE + part + n * 8 + lane % 4 * 2 + i % 2;
-            float weight = edge && key > query ? 0.f : power(p[m][n][i] * scale - norms[m][i / 2]);
-            s[m][n][i] = weight * (s[m][n][i] - inners[m][i / 2]);
-          }
+          for (int i = 0; i < 4; i++)
+            s[m][n][i] = power(p[m][n][i] * scale - norms[m][i / 2]) * (s[m][n][i] - inners[m][i / 2]);
+      if (tile * TILE + part + 8 * N > mine) {
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+          for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+              if (tile * TILE + part + n * 8 + lane % 4 * 2 + i % 2 > mine + m * 16 + i / 2 * 8 + lane / 4) s[m][n][i] = 0;
+      }
       times_columns<C, M, N>(dq, s, k_part);
     }
   }

@@ -3,7 +3,7 @@
 use candle_core::{CudaDevice, DType, Result, Tensor};
 
 use super::graph::record1;
-use super::memory::{Buffer, address, device, name};
+use super::memory::{Buffer, address, capability, device, name};
 use super::module::launch;
 use super::rotary::turn;
 use crate::ops::Rotary;
@@ -12,6 +12,10 @@ use crate::ops::Rotary;
 const HEADS: [usize; 5] = [16, 32, 64, 96, 128];
 /// Rows of a tile.
 const TILE: usize = 64;
+/// Rows that a block of the kernel for Hopper owns, and its shared memory: the queries, two tiles each of keys and
+/// values, and what aligns them.
+const HOPPER_ROWS: usize = 128;
+const HOPPER_SHARED: u32 = (128 * HOPPER_ROWS + 4 * 128 * TILE + 1024) as u32;
 
 /// See [`crate::ops::attention::causal`].
 pub fn causal(qkv: &Tensor, rotary: &Rotary, heads: usize) -> Result<Option<Tensor>> {
@@ -70,6 +74,11 @@ impl Shape {
         self.kind == "bf16"
     }
 
+    /// Whether the kernel with Hopper's matrix instructions fits.
+    fn hopper(&self) -> bool {
+        self.bf16() && self.channels == 64 && cfg!(lft_hopper) && capability(&self.device) == (9, 0)
+    }
+
     /// Rows that a block owns.
     fn rows(&self) -> usize {
         if self.bf16() && self.padded <= 64 { 2 * TILE } else { TILE }
@@ -107,7 +116,25 @@ impl Shape {
         let arguments = (address(turned)?, out.address()?, norm.address()?);
         let (tokens, heads, channels) = (self.tokens as i32, self.heads as i32, self.channels as i32);
         let (scale, wide) = (self.scale(), self.wide(&[arguments.0]));
-        if self.bf16() {
+        if self.hopper() && wide == 1 {
+            let grid = (self.tokens.div_ceil(HOPPER_ROWS) as u32, grid.1, 1);
+            launch!(
+                device,
+                ATTENTION_HOPPER,
+                "attention_hopper",
+                grid,
+                (256, 1, 1),
+                HOPPER_SHARED,
+                arguments.0,
+                arguments.1,
+                arguments.2,
+                tokens,
+                heads,
+                channels,
+                scale,
+                wide
+            );
+        } else if self.bf16() {
             let shared = self.shared(1, 2, 0);
             launch!(
                 device,

@@ -11,6 +11,7 @@ const SOURCES: &str = "src/ops/cuda";
 
 fn main() {
     println!("cargo::rerun-if-changed={SOURCES}/build.rs");
+    println!("cargo::rustc-check-cfg=cfg(lft_hopper)");
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
@@ -25,7 +26,14 @@ fn main() {
     for source in &sources {
         println!("cargo::rerun-if-changed={}", source.display());
     }
-    let (nvcc, capability) = (nvcc(), capability());
+    let (nvcc, mut capability) = (nvcc(), capability());
+    if capability == "90" {
+        // Hopper's matrix instructions exist for exactly this architecture.
+        capability = "90a".into();
+    }
+    if capability == "90a" {
+        println!("cargo::rustc-cfg=lft_hopper");
+    }
     let kernels: Vec<&PathBuf> =
         sources.iter().filter(|path| path.extension().is_some_and(|e| e == "cu")).collect();
     thread::scope(|scope| {

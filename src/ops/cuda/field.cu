@@ -87,10 +87,10 @@ template <int V, int P> __device__ void chunk_sums(const float (&x)[P][V], float
   int64_t first = (int64_t)group * group_rows + blockIdx.y % chunks * chunk_rows;                                           \
   int64_t last = min(first + chunk_rows, (int64_t)(group + 1) * group_rows);
 
-// dx, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width).
+// dx, on top of `base` where there is one, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width).
 template <int V, class T>
-__device__ void norms_backward(const float *x, const float *modulation, const T *g1, const T *g2, const float4 *stats, float *dx,
-                               float *partial, int width, int group_rows, int chunk_rows, int chunks) {
+__device__ void norms_backward(const float *x, const float *modulation, const T *g1, const T *g2, const float4 *stats,
+                               const float *base, float *dx, float *partial, int width, int group_rows, int chunk_rows, int chunks) {
   CHUNK(V)
   float sums[4][V] = {}, s[V], r[V], v[V], a[V], b[V];
   if (column < width) {
@@ -107,15 +107,61 @@ __device__ void norms_backward(const float *x, const float *modulation, const T 
         sums[0][j] += a[j] * hat, sums[1][j] += a[j], sums[2][j] += b[j] * hat, sums[3][j] += b[j];
         v[j] = st.y * (a[j] * s[j] + b[j] * r[j] - st.z - hat * st.w);
       }
+      if (base) {
+        load<V>(base + at, a);
+        for (int j = 0; j < V; j++) v[j] += a[j];
+      }
       store<V>(dx + at, v);
     }
   }
   chunk_sums<V, 4>(sums, partial, column, width);
 }
 
-// u = α₁⊙a + α₂⊙m.
+// modulation from the projection (groups, 6, width) of γ₁, β₁, γ₂, β₂, α₁, α₂ and the norms' weights w and biases b:
+// w₁(1+γ₁), b₁(1+γ₁) + β₁, the same of the second, and the gates times `factor` and each group's length, where there is one.
+ENTRY field_modulation(const float *projection, const float *w1, const float *b1, const float *w2, const float *b2,
+                       const float *length, float factor, float *modulation, int width) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= width) return;
+  projection += (int64_t)blockIdx.y * 6 * width + i, modulation += (int64_t)blockIdx.y * 6 * width + i;
+  float gain1 = 1.f + projection[0], gain2 = 1.f + projection[2 * width];
+  if (length) factor *= length[blockIdx.y];
+  modulation[0] = w1[i] * gain1, modulation[width] = b1[i] * gain1 + projection[width];
+  modulation[2 * width] = w2[i] * gain2, modulation[3 * width] = b2[i] * gain2 + projection[3 * width];
+  modulation[4 * width] = factor * projection[4 * width], modulation[5 * width] = factor * projection[5 * width];
+}
+
+// From the slopes of the modulation to those of the projection, of the weights and of the biases. Block (32, 8).
+ENTRY field_modulation_backward(const float *projection, const float *w1, const float *b1, const float *w2, const float *b2,
+                                const float *length, float factor, const float *slopes, float *d_projection, float *d_w1, float *d_b1,
+                                float *d_w2, float *d_b2, int width, int groups) {
+  int i = blockIdx.x * 32 + threadIdx.x;
+  float sums[4] = {};
+  if (i < width)
+    for (int g = threadIdx.y; g < groups; g += 8) {
+      int64_t at = (int64_t)g * 6 * width + i;
+      const float *p = projection + at, *s = slopes + at;
+      float *d = d_projection + at, scale = length ? factor * length[g] : factor;
+      d[0] = s[0] * w1[i] + s[width] * b1[i], d[width] = s[width];
+      d[2 * width] = s[2 * width] * w2[i] + s[3 * width] * b2[i], d[3 * width] = s[3 * width];
+      d[4 * width] = scale * s[4 * width], d[5 * width] = scale * s[5 * width];
+      float gain1 = 1.f + p[0], gain2 = 1.f + p[2 * width];
+      sums[0] += s[0] * gain1, sums[1] += s[width] * gain1, sums[2] += s[2 * width] * gain2, sums[3] += s[3 * width] * gain2;
+    }
+  __shared__ float shared[4][8][32];
+  for (int j = 0; j < 4; j++) shared[j][threadIdx.y][threadIdx.x] = sums[j];
+  __syncthreads();
+  if (threadIdx.y >= 4 || i >= width) return;
+  float sum = 0;
+  for (int j = 0; j < 8; j++) sum += shared[threadIdx.y][j][threadIdx.x];
+  float *to = threadIdx.y == 0 ? d_w1 : threadIdx.y == 1 ? d_b1 : threadIdx.y == 2 ? d_w2 : d_b2;
+  to[i] = sum;
+}
+
+// u = α₁⊙a + α₂⊙m, on top of `base` where there is one.
 template <int V, class T>
-__device__ void gates(const T *a, const T *m, const float *modulation, float *u, int64_t n, int width, int group_rows) {
+__device__ void gates(const T *a, const T *m, const float *modulation, const float *base, float *u, int64_t n, int width,
+                      int group_rows) {
   int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
   if (i >= n) return;
   const float *gate = modulation + (i / width / group_rows * 6 + 4) * width + i % width;
@@ -125,6 +171,10 @@ __device__ void gates(const T *a, const T *m, const float *modulation, float *u,
   load<V>(gate, first);
   load<V>(gate + width, second);
   for (int j = 0; j < V; j++) v[j] = first[j] * v[j] + second[j] * w[j];
+  if (base) {
+    load<V>(base + i, w);
+    for (int j = 0; j < V; j++) v[j] += w[j];
+  }
   store<V>(u + i, v);
 }
 
@@ -184,11 +234,13 @@ __device__ void gelu_backward(const T *u, const T *grad, T *y, T *du, float *par
     norms_statistics<V>(x, modulation, g1, g2, stats, rows, width, group_rows, eps);                                                 \
   }                                                                                                                                  \
   ENTRY field_norms_backward_##name(const float *x, const float *modulation, const T *g1, const T *g2, const float4 *stats,          \
-                                    float *dx, float *partial, int width, int group_rows, int chunk_rows, int chunks) {              \
-    norms_backward<V>(x, modulation, g1, g2, stats, dx, partial, width, group_rows, chunk_rows, chunks);                             \
+                                    const float *base, float *dx, float *partial, int width, int group_rows, int chunk_rows,         \
+                                    int chunks) {                                                                                    \
+    norms_backward<V>(x, modulation, g1, g2, stats, base, dx, partial, width, group_rows, chunk_rows, chunks);                             \
   }                                                                                                                                  \
-  ENTRY field_gates_##name(const T *a, const T *m, const float *modulation, float *u, int64_t n, int width, int group_rows) {        \
-    gates<V>(a, m, modulation, u, n, width, group_rows);                                                                             \
+  ENTRY field_gates_##name(const T *a, const T *m, const float *modulation, const float *base, float *u, int64_t n, int width,       \
+                           int group_rows) {                                                                                         \
+    gates<V>(a, m, modulation, base, u, n, width, group_rows);                                                                       \
   }                                                                                                                                  \
   ENTRY field_gates_backward_##name(const T *a, const T *m, const float *modulation, const float *grad, T *da, T *dm,                \
                                     float *partial, int width, int group_rows, int chunk_rows, int chunks) {                         \

@@ -10,7 +10,7 @@ use candle_core::{CudaDevice, DType, Result, Tensor};
 use super::activation::{activate_into, elementwise};
 use super::attention::Shape;
 use super::graph::record3;
-use super::linear::Map;
+use super::maps::Maps;
 use super::memory::{Buffer, address, device, name};
 use super::module::launch;
 use super::reduce::{Chunks, write_column_sums};
@@ -20,59 +20,6 @@ use crate::ops::{Activation, Rotary};
 /// Rows of a block of the norms' kernels, one warp each.
 const ROWS: usize = 4;
 
-/// The layer's affine maps in one f32 vector: of the packed projection, the attention's output and the MLP's two maps,
-/// each weight (O, I) followed by its bias (O) where there is one.
-#[derive(Clone)]
-pub struct Maps {
-    /// What gradients go to.
-    pub flat: Tensor,
-    /// The same rounded to what the branches are computed in.
-    pub rounded: Tensor,
-    parts: [Part; 4],
-}
-
-#[derive(Clone, Copy)]
-struct Part {
-    outputs: usize,
-    inputs: usize,
-    weight: usize,
-    bias: Option<usize>,
-}
-
-impl Maps {
-    /// Gathers the maps of a layer.
-    pub fn new(maps: [(&Tensor, Option<&Tensor>); 4], compute: DType) -> Result<Self> {
-        let (mut pieces, mut length) = (Vec::new(), 0);
-        let mut place = |tensor: &Tensor| {
-            pieces.push(tensor.flatten_all()?);
-            length += tensor.elem_count();
-            candle_core::Result::Ok(length - tensor.elem_count())
-        };
-        let mut parts = [Part { outputs: 0, inputs: 0, weight: 0, bias: None }; 4];
-        for (part, (weight, bias)) in parts.iter_mut().zip(maps) {
-            let (outputs, inputs) = weight.dims2()?;
-            *part = Part { outputs, inputs, weight: place(weight)?, bias: bias.map(&mut place).transpose()? };
-        }
-        let flat = Tensor::cat(&pieces, 0)?;
-        let rounded = flat.detach().to_dtype(compute)?;
-        Ok(Self { flat, rounded, parts })
-    }
-
-    fn weight(&self, i: usize) -> Result<Tensor> {
-        let part = self.parts[i];
-        self.rounded.narrow(0, part.weight, part.outputs * part.inputs)?.reshape((part.outputs, part.inputs))
-    }
-
-    fn bias(&self, i: usize) -> Result<Option<Tensor>> {
-        let part = self.parts[i];
-        part.bias.map(|start| self.rounded.narrow(0, start, part.outputs)).transpose()
-    }
-
-    fn map(&self, i: usize, rows: usize) -> Map {
-        Map { outputs: self.parts[i].outputs, inputs: self.parts[i].inputs, rows }
-    }
-}
-
 /// What every evaluation of a field shares.
 #[derive(Clone)]
 pub struct FieldSetting {
@@ -81,21 +28,41 @@ pub struct FieldSetting {
     pub eps: f64,
 }
 
-/// `u = α₁⊙Attn(LN(x)⊙s₁ + b₁) + α₂⊙MLP(LN(x)⊙s₂ + b₂)` with exact GELU, the branches computed in the dtype of the
-/// rounded maps.
+/// How an evaluation is scaled and what it is added to.
+#[derive(Clone)]
+pub struct Sum {
+    /// One factor (G) for each group of examples.
+    pub length: Option<Tensor>,
+    /// One factor for all.
+    pub factor: f64,
+    /// Whether x itself is added.
+    pub on_x: bool,
+}
+
+/// `factor·length⊙u(x) [+ x]` with `u = α₁⊙Attn(mod₁(x)) + α₂⊙MLP(mod₂(x))`, `mod_i(x) = LN_i(x)⊙(1+γ_i) + β_i` and exact
+/// GELU; the branches are computed in the dtype of the rounded maps.
 ///
 /// # Shapes
-/// `x` (B, T, D) f32; `modulation` (B or 1, 6, D) f32 with s₁, b₁, s₂, b₂, α₁, α₂; result (B, T, D) f32.
-pub fn field(x: &Tensor, modulation: &Tensor, maps: &Maps, setting: &FieldSetting) -> Result<Option<Tensor>> {
-    let operands = [x, modulation, &maps.flat, &maps.rounded];
-    let (Some(device), Some(kind)) = (device(&operands), name(maps.rounded.dtype())) else { return Ok(None) };
+/// `x` (B, T, D) f32; `projection` (G, 6·D) f32 with γ₁, β₁, γ₂, β₂, α₁, α₂ and G either B or 1; result (B, T, D) f32.
+pub fn field(
+    x: &Tensor,
+    projection: &Tensor,
+    maps: &Maps,
+    sum: &Sum,
+    setting: &FieldSetting,
+) -> Result<Option<Tensor>> {
+    let mut operands = vec![x, projection, &maps.flat, &maps.rounded];
+    operands.extend(&sum.length);
+    let (Some(device), Some(kind)) = (device(&operands), name(maps.rounded.dtype())) else {
+        return Ok(None);
+    };
     let (batch, tokens, width) = x.dims3()?;
     let aligned = |start: usize| start.is_multiple_of(8);
     let placed = maps.parts.iter().all(|part| aligned(part.weight) && part.bias.is_none_or(aligned));
-    if x.dtype() != DType::F32 || modulation.dtype() != DType::F32 || width % 8 != 0 || !placed {
-        return Ok(None);
-    }
-    if address(x)? % 16 != 0 || address(modulation)? % 16 != 0 {
+    let single = [x, projection].into_iter().chain(&sum.length).all(|t| t.dtype() == DType::F32);
+    let groups = projection.dim(0)?;
+    let lengths = sum.length.as_ref().is_none_or(|length| length.elem_count() == groups);
+    if !single || !lengths || width % 8 != 0 || !placed || address(x)? % 16 != 0 {
         return Ok(None);
     }
     let Some(shape) = Shape::of(&device, (batch, tokens, maps.parts[0].outputs), setting.heads, kind) else {
@@ -108,17 +75,18 @@ pub fn field(x: &Tensor, modulation: &Tensor, maps: &Maps, setting: &FieldSettin
         kind,
         rows: batch * tokens,
         width,
-        groups: modulation.dim(0)?,
+        groups,
+        sum: sum.clone(),
     };
-    let (u, saved) = layer.forward(&device, x, modulation)?;
+    let (u, saved) = layer.forward(&device, x, projection)?;
     let saved = Mutex::new(Some(saved));
-    let recorded = record3([x, modulation, &maps.flat], "field", u, move |[x, modulation, _], _, grad| {
+    let recorded = record3([x, projection, &maps.flat], "field", u, move |[x, projection, _], _, grad| {
         // The first backward frees what the forward left behind as it goes; another one would make it anew.
         let saved = match saved.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(saved) => saved,
-            None => layer.forward(x.device().as_cuda_device()?, x, modulation)?.1,
+            None => layer.forward(x.device().as_cuda_device()?, x, projection)?.1,
         };
-        layer.backward(x, modulation, grad, &saved)
+        layer.backward(x, projection, grad, &saved)
     });
     recorded.map(Some)
 }
@@ -132,10 +100,13 @@ struct Layer {
     rows: usize,
     width: usize,
     groups: usize,
+    sum: Sum,
 }
 
 /// What the backward needs of the forward.
 struct Saved {
+    /// (G, 6, D): scales and shifts of the two norms, and the scaled gates.
+    modulation: Tensor,
     /// The two norms' results (B·T, D).
     normal: [Tensor; 2],
     /// The packed projection, queries and keys turned.
@@ -174,7 +145,41 @@ impl Layer {
         Ok(y)
     }
 
-    fn forward(&self, device: &CudaDevice, x: &Tensor, modulation: &Tensor) -> Result<(Buffer, Saved)> {
+    /// Addresses of the norms' weights and biases in a vector that is laid out as the flat one.
+    fn norms(&self, flat: u64) -> [u64; 4] {
+        self.maps.norms.map(|start| flat + 4 * start as u64)
+    }
+
+    fn lengths(&self) -> Result<u64> {
+        self.sum.length.as_ref().map_or(Ok(0), address)
+    }
+
+    fn modulation(&self, device: &CudaDevice, projection: &Tensor) -> Result<Tensor> {
+        let modulation = Buffer::new(device, (self.groups, 6, self.width), DType::F32)?;
+        let [w1, b1, w2, b2] = self.norms(address(&self.maps.flat)?);
+        let grid = (self.width.div_ceil(128) as u32, self.groups as u32, 1);
+        launch!(
+            device,
+            FIELD,
+            "field_modulation",
+            grid,
+            (128, 1, 1),
+            0,
+            address(projection)?,
+            w1,
+            b1,
+            w2,
+            b2,
+            self.lengths()?,
+            self.sum.factor as f32,
+            modulation.address()?,
+            self.width as i32
+        );
+        Ok(modulation.tensor())
+    }
+
+    fn forward(&self, device: &CudaDevice, x: &Tensor, projection: &Tensor) -> Result<(Buffer, Saved)> {
+        let modulation = &self.modulation(device, projection)?;
         let normal = [self.buffer(device, self.width)?, self.buffer(device, self.width)?];
         let (grid, block) = self.row_grid();
         launch!(
@@ -214,22 +219,34 @@ impl Layer {
             address(&attention)?,
             address(&mlp)?,
             address(modulation)?,
+            if self.sum.on_x { address(x)? } else { 0 },
             u.address()?,
             x.elem_count() as i64,
             self.width as i32,
             self.group_rows()
         );
-        Ok((u, Saved { normal, turned, mixed, norm, branches: [attention, mlp], hidden }))
+        Ok((
+            u,
+            Saved {
+                modulation: modulation.clone(),
+                normal,
+                turned,
+                mixed,
+                norm,
+                branches: [attention, mlp],
+                hidden,
+            },
+        ))
     }
 
     fn backward(
         &self,
         x: &Tensor,
-        modulation: &Tensor,
+        projection: &Tensor,
         grad: &Tensor,
         saved: &Saved,
     ) -> Result<[Option<Tensor>; 3]> {
-        let device = x.device().as_cuda_device()?;
+        let (device, modulation) = (x.device().as_cuda_device()?, &saved.modulation);
         let (d, rows) = (self.width, self.rows);
         let d_flat = Buffer::new(device, self.maps.flat.shape(), DType::F32)?;
         let place = |start: usize| d_flat.address().map(|at| at + 4 * start as u64);
@@ -306,6 +323,7 @@ impl Layer {
             address(&d_first)?,
             address(&d_second)?,
             statistics.address()?,
+            if self.sum.on_x { address(grad)? } else { 0 },
             dx.address()?,
             partial.address()?,
             d as i32,
@@ -314,7 +332,33 @@ impl Layer {
             chunks.count as i32
         );
         chunks.fold_part(device, &partial, (0, 4 * d, 4 * d), row(0)?, 6 * d)?;
-        Ok([Some(dx.tensor()), Some(d_modulation.tensor()), Some(d_flat.tensor())])
+        let d_projection = Buffer::new(device, projection.shape(), DType::F32)?;
+        let [w1, b1, w2, b2] = self.norms(address(&self.maps.flat)?);
+        let [d_w1, d_b1, d_w2, d_b2] = self.norms(d_flat.address()?);
+        launch!(
+            device,
+            FIELD,
+            "field_modulation_backward",
+            (d.div_ceil(32) as u32, 1, 1),
+            (32, 8, 1),
+            0,
+            address(projection)?,
+            w1,
+            b1,
+            w2,
+            b2,
+            self.lengths()?,
+            self.sum.factor as f32,
+            d_modulation.address()?,
+            d_projection.address()?,
+            d_w1,
+            d_b1,
+            d_w2,
+            d_b2,
+            d as i32,
+            self.groups as i32
+        );
+        Ok([Some(dx.tensor()), Some(d_projection.tensor()), Some(d_flat.tensor())])
     }
 
     /// From the slope of the MLP branch to that of its normalised input.

@@ -28,8 +28,17 @@ pub struct LayerSetting<'a> {
     pub parallel: bool,
 }
 
-/// The layer's output for `x` (B, T, D); `None` where a kernel does not fit, or where a gradient is wanted.
-pub fn layer(x: &Tensor, weights: &LayerWeights<'_>, setting: &LayerSetting<'_>) -> Result<Option<Tensor>> {
+/// Attention over what a cache has seen: from the packed projection (B, T, H·3·C) to (B, T, H·C).
+pub type Attend<'a> = &'a mut dyn FnMut(&Tensor) -> Result<Tensor>;
+
+/// The layer's output for `x` (B, T, D), whole sequences unless `cached` attends; `None` where a kernel does not fit, or
+/// where a gradient is wanted.
+pub fn layer(
+    x: &Tensor,
+    weights: &LayerWeights<'_>,
+    setting: &LayerSetting<'_>,
+    cached: Option<Attend<'_>>,
+) -> Result<Option<Tensor>> {
     let mut operands = vec![x];
     operands.extend(weights.norms.iter().flat_map(|(scale, shift)| [*scale, *shift]));
     operands.extend(weights.maps.iter().flat_map(|(weight, bias)| std::iter::once(*weight).chain(*bias)));
@@ -66,8 +75,13 @@ pub fn layer(x: &Tensor, weights: &LayerWeights<'_>, setting: &LayerSetting<'_>)
         (norm(0, x)?, None)
     };
     let qkv = map(0, &first, None)?;
-    turn(&qkv, setting.rotary, setting.heads, 1.0)?;
-    let attended = shape.forward(&qkv)?.0.tensor();
+    let attended = match cached {
+        Some(attend) => attend(&qkv)?.contiguous()?,
+        None => {
+            turn(&qkv, setting.rotary, setting.heads, 1.0)?;
+            shape.forward(&qkv)?.0.tensor()
+        }
+    };
     drop((first, qkv));
     let y = map(1, &attended, Some(x))?;
     let hidden = map(2, &second.map_or_else(|| norm(1, &y), Ok)?, None)?;

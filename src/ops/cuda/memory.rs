@@ -98,6 +98,11 @@ pub(super) fn storage_address(storage: &CudaStorage, start: usize) -> Result<u64
     })
 }
 
+/// The card's compute capability, (0, 0) where it cannot be had.
+pub(super) fn capability(device: &CudaDevice) -> (i32, i32) {
+    device.cuda_stream().context().compute_capability().unwrap_or((0, 0))
+}
+
 /// The CUDA device of contiguous, non-empty tensors, if that is where they all are.
 pub(super) fn device(tensors: &[&Tensor]) -> Option<CudaDevice> {
     let fits = |x: &&Tensor| x.device().is_cuda() && x.is_contiguous() && x.elem_count() > 0;

@@ -17,15 +17,18 @@ mod graph;
 mod layer;
 mod layer_norm;
 mod linear;
+mod maps;
 mod memory;
 mod module;
 mod reduce;
 mod residual;
 mod rotary;
+mod square_error;
 
 pub use adamw::{ClippedSlot, clipped_adamw};
-pub use field::{FieldSetting, Maps, field};
-pub use layer::{LayerSetting, LayerWeights, layer};
+pub use field::{FieldSetting, Sum, field};
+pub use layer::{Attend, LayerSetting, LayerWeights, layer};
+pub use maps::Maps;
 pub use memory::{open, peak_bytes};
 
 pub(super) use activation::activation;
@@ -36,3 +39,4 @@ pub(super) use gate::gated_sum;
 pub(super) use layer_norm::layer_norm;
 pub(super) use linear::linear;
 pub(super) use residual::residual;
+pub(super) use square_error::mean_square;

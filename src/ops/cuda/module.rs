@@ -30,6 +30,7 @@ sources! {
     ADAMW = "adamw";
     ATTENTION = "attention";
     ATTENTION_F32 = "attention_f32";
+    ATTENTION_HOPPER = "attention_hopper";
     ATTENTION_INNER = "attention_inner";
     ATTENTION_ONE = "attention_one";
     DIVERGENCE = "divergence";

@@ -150,6 +150,31 @@ __device__ void split_heads(const T *qkv, const float *cos, const float *sin, T 
   v[i] = from[2 * channels + c];
 }
 
+// partial[block]: this block's share of Σ (a − b)².
+ENTRY square_error(const float *a, const float *b, float *partial, int64_t n) {
+  float sum = 0;
+  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
+    float d = a[i] - b[i];
+    sum += d * d;
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// out = factor·Σ partial, by one block.
+ENTRY square_error_sum(const float *partial, float *out, int count, float factor) {
+  float sum = 0;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) *out = sum * factor;
+}
+
+// d = factor·grad·(a − b).
+ENTRY square_error_backward(const float *a, const float *b, const float *grad, float *d, int64_t n, float factor) {
+  int64_t i = AT(1);
+  if (i < n) d[i] = factor * *grad * (a[i] - b[i]);
+}
+
 #define UNARY(name, V, T)                                                                                              \
   ENTRY activation_##name(const T *x, T *y, int64_t n, int kind) { activation<V>(x, y, n, kind); }                     \
   ENTRY activation_backward_##name(const T *x, const T *grad, T *dx, int64_t n, int kind) {                            \

@@ -81,7 +81,7 @@ enum Part {
 /// The whole page.
 ///
 /// `own` is a template in Jinja's language in place of the page's own. It may begin with `{% extends "report.html" %}` and
-/// replace the blocks `style`, `header`, `verdict`, `sections`, `results`, `comparison`, `charts` and `made`; `figure.html`
+/// replace the blocks `style`, `header`, `verdict`, `sections`, `results`, `benchmarks`, `comparison`, `charts` and `made`; `figure.html`
 /// draws one `figure`. Text is escaped as in the page's own template.
 ///
 /// # Errors
@@ -109,6 +109,7 @@ pub fn render(report: &Report, own: Option<&str>, form: Form) -> Result<String> 
             verdict => Serde(&verdict(report, ablation.as_ref())),
             sections => Serde(&sections),
             grid => Serde(&grid::grid(&report.results, ablation.as_ref())),
+            benchmarks => Serde(grid::grid(&report.benchmarks, None)),
             comparisons => Serde(ablation.as_ref().map(comparisons).unwrap_or_default()),
             figures => Serde(&figures),
             differences => Serde(differences(&report.runs)),

@@ -53,7 +53,9 @@ fn report(root: &Path, entries: &[&Entry], title: Option<&str>) -> Result<Report
     let logged: usize = entries.iter().map(|entry| entry.record.training_rows).sum();
     let stride = logged.div_ceil(TRAINING_ROWS).max(1);
     let (training, training_notes) = table(root, "training", entries, stride)?;
+    let (benchmarks, benchmark_notes) = table(root, "benchmarks", entries, 1)?;
     notes.extend(training_notes);
+    notes.extend(benchmark_notes);
     notes.dedup();
     if stride > 1 {
         let logged = count(logged as i64);
@@ -64,6 +66,7 @@ fn report(root: &Path, entries: &[&Entry], title: Option<&str>) -> Result<Report
         runs: entries.iter().map(|entry| run_record(&entry.record)).collect(),
         results,
         training,
+        benchmarks,
         notes,
         sections: Vec::new(),
     })

@@ -115,6 +115,16 @@ fn rows_of_several_runs_are_counted() {
 }
 
 #[test]
+fn rows_stand_in_the_order_of_their_runs() {
+    let root = tempfile::tempdir().unwrap();
+    for (at, name) in ["a", "b", "a", "c", "b", "d"].into_iter().enumerate() {
+        run(root.path(), name, vec![measured("fm", at as i64, 0.5)]);
+    }
+    let order: Vec<Value> = (0..6).map(Value::Int).collect();
+    assert_eq!(ask(root.path(), "SELECT k FROM results").column("k").unwrap(), order);
+}
+
+#[test]
 fn hostile_names_are_plain_data() {
     let root = tempfile::tempdir().unwrap();
     run(root.path(), "../../x", vec![measured("fm", 1, 0.9)]);

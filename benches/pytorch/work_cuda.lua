@@ -1,4 +1,4 @@
--- lft's side of cuda.py: does pieces of work on the CUDA card on command.
+-- lft's side of compare_cuda.py: does pieces of work on the CUDA card on command.
 --
 -- Reads lines from standard input, each a work's name and a number n, does the work n times, waits for the card and
 -- answers `done`. The program that asks holds the clock.

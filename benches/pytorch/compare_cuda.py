@@ -1,6 +1,6 @@
 """Holds lft against PyTorch and transformers on one CUDA card, at Pythia-410M's shape in bf16 with random weights.
 
-    cargo build --release --features cuda && python3 benches/pytorch/cuda.py
+    cargo build --release --features cuda && python3 benches/pytorch/compare_cuda.py
 
 It installs nothing; it needs the Python packages torch and transformers, and the program target/release/lft (or
 --lft PATH). Both sides read one model, written to a temporary folder. lft is one process that works on command;
@@ -20,6 +20,7 @@ import tempfile
 import time
 
 import torch
+import torch._inductor.config
 from torch import nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -46,7 +47,7 @@ class Lft:
     """The lft process."""
 
     def __init__(self, options, model):
-        command = [options.lft, "--quiet", "--device", "cuda", "run", str(HERE / "cuda.lua"), "--", "--model", str(model),
+        command = [options.lft, "--quiet", "--device", "cuda", "run", str(HERE / "work_cuda.lua"), "--", "--model", str(model),
                    "--block", options.block, "--batch", str(options.batch), "--seq_len", str(options.seq_len),
                    "--tokens", str(options.tokens)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -156,6 +157,9 @@ def main():
     parser.add_argument("--json", help="also writes the rows to this file")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = True
+    # PyTorch 2.11 fails to compile the walk with this pass: "AssertionError: 1024 v.s. 8192".
+    if hasattr(torch._inductor.config.triton, "mix_order_reduction"):
+        torch._inductor.config.triton.mix_order_reduction = False
     path = random_model(options.weights)
     lft, rows = Lft(options, path), []
     sides = {"lft": lft}
