@@ -305,7 +305,8 @@ fn the_live_page_takes_over_new_rows() {
         std::thread::sleep(std::time::Duration::from_millis(150));
     }
     let seen = opening.join().unwrap();
-    let (began, rest) = seen.root().split_once("data-version=\"").expect(seen.root());
+    let (began, rest) =
+        seen.root().split_once("data-version=\"").unwrap_or_else(|| panic!("{}", seen.root()));
     assert!(!began.contains("data-error") && !rest.contains("data-error"), "{}", seen.root());
     assert!(!seen.root().contains("data-attacked"));
     let version: Vec<&str> = rest.split('"').next().unwrap().split('/').collect();
