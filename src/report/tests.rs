@@ -275,7 +275,9 @@ fn benchmarks_have_a_table_of_their_own() {
     let report = Report { title: "Speed".into(), benchmarks: table(&columns, rows), ..Report::default() };
     let html = render(&report);
     assert!(
-        html.contains("3 timings") && html.contains("<td class=n>0.001234") && html.contains("median / s")
+        html.contains("3 timings")
+            && html.contains("<td class=n>0.001234")
+            && html.contains("median &#x2f; s")
     );
     assert!(html.contains("The same in every row:") && html.contains("device cpu"));
     assert!(!own(&html).contains("<script>alert"));
