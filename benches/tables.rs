@@ -23,7 +23,7 @@ const QUESTIONS: [(&str, &str); 6] = [
     ("runs by status", "SELECT status, COUNT(*) AS n FROM runs GROUP BY status"),
     (
         "last loss of each run",
-        "SELECT run_id, loss FROM training WHERE step = (SELECT max(step) FROM training)",
+        "SELECT run_id, loss FROM training WHERE step IN (SELECT max(step) FROM training)",
     ),
 ];
 /// These read a column of every training row.
