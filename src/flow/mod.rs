@@ -16,6 +16,7 @@ mod lowrank;
 mod matching;
 #[cfg(feature = "cuda")]
 mod on_card;
+mod on_processor;
 mod path;
 mod recompute;
 pub mod recoupling;

@@ -16,7 +16,6 @@ const MAX_PERIOD: f64 = 10_000.0;
 /// Shifts, scales and gates of a layer at given times, one row G for each time.
 pub struct Modulation {
     /// (G, 6·D): γ₁, β₁, γ₂, β₂, α₁, α₂.
-    #[cfg(feature = "cuda")]
     pub(super) projection: Tensor,
     /// (G, D): γ₁, then β₁, γ₂, β₂.
     rows: [Tensor; 4],
@@ -31,12 +30,7 @@ impl Modulation {
         let d = width / 6;
         let part = |i: usize| projection.narrow(D::Minus1, i * d, d);
         let gates = projection.narrow(D::Minus1, 4 * d, 2 * d)?.reshape((groups, 2, d))?;
-        Ok(Self {
-            #[cfg(feature = "cuda")]
-            projection: projection.clone(),
-            rows: [part(0)?, part(1)?, part(2)?, part(3)?],
-            gates,
-        })
+        Ok(Self { projection: projection.clone(), rows: [part(0)?, part(1)?, part(2)?, part(3)?], gates })
     }
 
     /// That of an ordinary layer: `γ = β = 0`, `α = 1`.

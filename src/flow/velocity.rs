@@ -10,14 +10,13 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Block;
 use super::extras::Extras;
-use super::field::Field;
-#[cfg(feature = "cuda")]
-use super::field::sum;
+use super::field::{Field, sum};
 use super::init::{Init, initial};
 use super::learned_times::LearnedTimes;
 use super::lowrank::LowRank;
 #[cfg(feature = "cuda")]
 use super::on_card::{OnCard, Sum};
+use super::on_processor::{self, OnProcessor};
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
 use crate::ode;
 use crate::ops;
@@ -41,6 +40,7 @@ pub struct VelocityField {
     config: Config,
     /// What the branches are computed in; the stream, the time conditioning and the weights themselves are f32.
     compute: DType,
+    processor: OnProcessor,
     #[cfg(feature = "cuda")]
     card: OnCard,
 }
@@ -193,6 +193,7 @@ impl VelocityField {
             parameters,
             config,
             compute: DType::F32,
+            processor: OnProcessor::default(),
             #[cfg(feature = "cuda")]
             card: OnCard::default(),
         })
@@ -212,6 +213,7 @@ impl VelocityField {
             times: self.times.as_ref().map(LearnedTimes::detach),
             parameters: self.parameters.clone(),
             compute: self.compute,
+            processor: OnProcessor::default(),
             #[cfg(feature = "cuda")]
             card: self.card.clone(),
         }
@@ -286,6 +288,9 @@ impl VelocityField {
             if let Some(u) = self.on_card(x, conditioned, length, (1.0, false))? {
                 return Ok(u);
             }
+            if let Some(u) = self.on_processor(x, conditioned, length, (1.0, false))? {
+                return Ok(u);
+            }
             let gates = &conditioned.modulation.gates;
             let gates = match length {
                 Some(length) => gates.broadcast_mul(&length.reshape(((), 1, 1))?)?,
@@ -310,6 +315,21 @@ impl VelocityField {
         let sum = Sum { length: length.cloned(), factor, on_x };
         let modulation = &conditioned.modulation;
         self.card.field(&self.layer, &self.context, self.compute, x, modulation, &sum)
+    }
+
+    /// The same on the processor.
+    fn on_processor(
+        &self,
+        x: &Tensor,
+        conditioned: &Conditioned,
+        length: Option<&Tensor>,
+        (factor, on_x): (f64, bool),
+    ) -> Result<Option<Tensor>> {
+        if conditioned.scales.is_some() || self.compute != DType::F32 {
+            return Ok(None);
+        }
+        let sum = on_processor::Sum { length: length.cloned(), factor, on_x };
+        self.processor.field(&self.layer, &self.context, x, &conditioned.modulation, &sum)
     }
 
     /// One evaluation, counted as such.
@@ -365,22 +385,29 @@ impl Field for VelocityField {
         self.whole(x, &self.condition(t)?, Some(d))
     }
 
-    #[cfg(feature = "cuda")]
     fn advance(&self, base: &Tensor, (x, t): (&Tensor, &Tensor), d: &Tensor, c: f64) -> Result<Tensor> {
         let conditioned = self.condition(t)?;
         let on_x = base.id() == x.id();
-        match self.on_card(x, &conditioned, Some(d), (c, on_x))? {
+        let part = self.on_processor(x, &conditioned, Some(d), (c, on_x))?;
+        #[cfg(feature = "cuda")]
+        let part =
+            part.map_or_else(|| self.on_card(x, &conditioned, Some(d), (c, on_x)), |sum| Ok(Some(sum)))?;
+        match part {
             Some(sum) if on_x => Ok(sum),
             Some(part) => Ok((base + part)?),
             None => sum(base, self.whole(x, &conditioned, Some(d))?, c),
         }
     }
 
-    #[cfg(feature = "cuda")]
     fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R {
-        self.card.keep_maps(true);
+        let keep = |keep| {
+            self.processor.keep_weights(keep);
+            #[cfg(feature = "cuda")]
+            self.card.keep_maps(keep);
+        };
+        keep(true);
         let result = body();
-        self.card.keep_maps(false);
+        keep(false);
         result
     }
 }

@@ -66,6 +66,20 @@ impl Field for FieldArg {
             Self::Function(field) => field.scaled_velocity(x, t, d),
         }
     }
+
+    fn advance(&self, base: &Tensor, at: (&Tensor, &Tensor), d: &Tensor, c: f64) -> anyhow::Result<Tensor> {
+        match self {
+            Self::Velocity(field) => field.advance(base, at, d, c),
+            Self::Function(field) => field.advance(base, at, d, c),
+        }
+    }
+
+    fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R {
+        match self {
+            Self::Velocity(field) => field.unchanged(body),
+            Self::Function(_) => body(),
+        }
+    }
 }
 
 impl FromLua for FieldArg {

@@ -20,6 +20,7 @@ pub(crate) mod check;
 pub mod cuda;
 pub mod divergence;
 pub mod embedding;
+pub mod field;
 pub mod gate;
 mod kernel;
 pub mod layer_norm;
