@@ -1,6 +1,8 @@
 //! What the CPU kernels share: access to tensor memory, sums and matrix products.
 
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -46,6 +48,33 @@ pub(crate) fn with_all<R>(tensors: &[Tensor], body: impl FnOnce(&[&[f32]]) -> Re
     let slices =
         guards.iter().map(|(storage, layout)| stored(storage, layout)).collect::<Result<Vec<_>>>()?;
     body(&slices)
+}
+
+/// Calls `body` with the elements of a contiguous f32 CPU tensor, to be changed in place.
+pub(crate) fn with_elements_mut<R>(tensor: &Tensor, body: impl FnOnce(&mut [f32]) -> Result<R>) -> Result<R> {
+    let call = Change { body: Cell::new(Some(body)), result: Cell::new(None) };
+    tensor.inplace_op1(&call)?;
+    call.result.into_inner().unwrap_or_else(|| bail!("an in-place kernel did not run"))
+}
+
+/// candle gives mutable memory to operations alone; this one hands it on, once.
+struct Change<F, R> {
+    body: Cell<Option<F>>,
+    result: Cell<Option<Result<R>>>,
+}
+
+impl<F: FnOnce(&mut [f32]) -> Result<R>, R> InplaceOp1 for Change<F, R> {
+    fn name(&self) -> &'static str {
+        "change"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(data), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("an in-place kernel was given a tensor that is not contiguous f32")
+        };
+        self.result.set(self.body.take().map(|body| body(&mut data[start..end])));
+        Ok(())
+    }
 }
 
 fn stored<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
