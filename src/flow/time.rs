@@ -45,6 +45,18 @@ impl Modulation {
         Self::new(&Tensor::from_vec(values, (1, 6 * width), device)?)
     }
 
+    /// The same with gates times a length for each row.
+    ///
+    /// # Shapes
+    /// `length` (G) or (1).
+    #[cfg(feature = "cuda")]
+    pub(super) fn lengthened(&self, length: &Tensor) -> Result<Self> {
+        let width = self.projection.dim(1)? / 3;
+        let norms = self.projection.narrow(1, 0, 2 * width)?;
+        let gates = self.projection.narrow(1, 2 * width, width)?.broadcast_mul(&length.unsqueeze(1)?)?;
+        Self::new(&Tensor::cat(&[norms, gates], 1)?)
+    }
+
     /// The modulated norm's scale `w⊙(1+γ)` and shift `b⊙(1+γ) + β`, both (G, D); `branch` is 0 for the
     /// attention and 1 for the MLP.
     pub(super) fn norm(&self, branch: usize, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {

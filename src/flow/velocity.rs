@@ -304,12 +304,15 @@ impl VelocityField {
         length: Option<&Tensor>,
         (factor, on_x): (f64, bool),
     ) -> Result<Option<Tensor>> {
-        if conditioned.scales.is_some() {
-            return Ok(None);
-        }
-        let sum = Sum { length: length.cloned(), factor, on_x };
-        let modulation = &conditioned.modulation;
-        self.card.field(&self.layer, &self.context, self.compute, x, modulation, &sum)
+        let updates = self.low_rank.as_ref().zip(conditioned.scales.as_ref());
+        let layer = (&self.layer, &self.context);
+        let plain = &conditioned.modulation;
+        // The operation has no gradient for the length: one that is trained goes into the gates in front of it.
+        let trained =
+            length.filter(|length| length.track_op()).map(|length| plain.lengthened(length)).transpose()?;
+        let length = length.filter(|_| trained.is_none()).cloned();
+        let sum = Sum { length, factor, on_x };
+        self.card.field(layer, updates, self.compute, x, trained.as_ref().unwrap_or(plain), &sum)
     }
 
     /// One evaluation, counted as such.
@@ -378,9 +381,9 @@ impl Field for VelocityField {
 
     #[cfg(feature = "cuda")]
     fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R {
-        self.card.keep_maps(true);
+        self.card.keep_weights(true);
         let result = body();
-        self.card.keep_maps(false);
+        self.card.keep_weights(false);
         result
     }
 }

@@ -205,7 +205,7 @@ impl Layer {
         let attention = self.map(device, 1, &mixed)?;
         let hidden = self.map(device, 2, &normal[1])?;
         let active = self.buffer(device, self.maps.parts[2].outputs)?;
-        activate_into(&hidden, &active, Activation::Gelu)?;
+        activate_into(&hidden, address(&active)?, Activation::Gelu)?;
         let mlp = self.map(device, 3, &active)?;
         let u = Buffer::new(device, x.shape(), DType::F32)?;
         let (grid, block) = elementwise(x.elem_count(), 4);

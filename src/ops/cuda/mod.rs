@@ -17,6 +17,7 @@ mod graph;
 mod layer;
 mod layer_norm;
 mod linear;
+mod low_rank;
 mod maps;
 mod memory;
 mod module;
@@ -28,6 +29,7 @@ mod square_error;
 pub use adamw::{ClippedSlot, clipped_adamw};
 pub use field::{FieldSetting, Sum, field};
 pub use layer::{Attend, LayerSetting, LayerWeights, layer};
+pub use low_rank::Factors;
 pub use maps::Maps;
 pub use memory::{open, peak_bytes};
 
