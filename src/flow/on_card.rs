@@ -3,28 +3,27 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, TensorId};
 
 use super::lowrank::LowRank;
 use super::time::Modulation;
+use super::velocity::Conditioned;
 use crate::ops::Activation;
 pub(super) use crate::ops::cuda::Sum;
 use crate::ops::cuda::{Factors, FieldSetting, Maps, field};
 use crate::pythia::{Layer, LayerContext};
 
-/// The layer's weights as the operation takes them, kept between evaluations where they are known not to change.
-/// Clones share them.
+/// What an evaluation needs of the field's parameters alone, kept between evaluations while they are known not to change.
+/// Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct OnCard(Arc<Mutex<Kept>>);
+pub(super) struct OnCard(Arc<Mutex<Option<Kept>>>);
 
-#[derive(Default)]
-enum Kept {
-    /// They may change: each evaluation gathers them anew.
-    #[default]
-    Nothing,
-    /// They do not change until further notice.
-    Wanted,
-    Weights(Box<Gathered>),
+/// What is kept of parameters that do not change until further notice.
+struct Kept {
+    /// Made by the first evaluation.
+    weights: Option<Box<Gathered>>,
+    /// What the parameters make of the times that these tensors hold.
+    moments: Vec<(TensorId, Conditioned)>,
 }
 
 /// The layer's maps, and the factors of their low-rank updates where they have some.
@@ -35,9 +34,20 @@ struct Gathered {
 }
 
 impl OnCard {
-    /// Says that the weights stay as they are from now on, or that they may change again.
-    pub fn keep_weights(&self, keep: bool) {
-        *self.kept() = if keep { Kept::Wanted } else { Kept::Nothing };
+    /// Says that the parameters stay as they are from now on; they make this of the times that some tensors hold.
+    pub fn keep(&self, moments: Vec<(TensorId, Conditioned)>) {
+        *self.kept() = Some(Kept { weights: None, moments });
+    }
+
+    /// Says that the parameters may change again.
+    pub fn release(&self) {
+        *self.kept() = None;
+    }
+
+    /// What the parameters make of the time that a tensor holds, where that is kept.
+    pub fn conditioned(&self, t: TensorId) -> Option<Conditioned> {
+        let kept = self.kept();
+        kept.as_ref()?.moments.iter().find(|(id, _)| *id == t).map(|(_, known)| known.clone())
     }
 
     /// `factor·length⊙u(x) [+ x]`; `updates` are the low-rank updates with their strengths (1, 4·r). `None` where the
@@ -68,7 +78,7 @@ impl OnCard {
 
     fn gathered(&self, layer: &Layer, low_rank: Option<&LowRank>, compute: DType) -> Result<Gathered> {
         let mut kept = self.kept();
-        if let Kept::Weights(weights) = &*kept {
+        if let Some(Kept { weights: Some(weights), .. }) = &*kept {
             return Ok(weights.as_ref().clone());
         }
         let maps = [&layer.query_key_value, &layer.dense, &layer.dense_h_to_4h, &layer.dense_4h_to_h];
@@ -76,13 +86,13 @@ impl OnCard {
         let norms = norms.map(|norm| (&norm.weight, &norm.bias));
         let maps = Maps::new(norms, maps.map(|map| (&map.weight, map.bias.as_ref())), compute)?;
         let gathered = Gathered { maps, factors: low_rank.map(LowRank::factors).transpose()? };
-        if matches!(*kept, Kept::Wanted) {
-            *kept = Kept::Weights(Box::new(gathered.clone()));
+        if let Some(kept) = &mut *kept {
+            kept.weights = Some(Box::new(gathered.clone()));
         }
         Ok(gathered)
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Kept>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

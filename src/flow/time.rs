@@ -14,6 +14,7 @@ const TIME_SCALE: f64 = 1000.0;
 const MAX_PERIOD: f64 = 10_000.0;
 
 /// Shifts, scales and gates of a layer at given times, one row G for each time.
+#[derive(Clone)]
 pub struct Modulation {
     /// (G, 6·D): γ₁, β₁, γ₂, β₂, α₁, α₂.
     #[cfg(feature = "cuda")]
@@ -98,7 +99,12 @@ impl TimeConditioning {
     /// # Shapes
     /// `condition` (G, D).
     pub fn modulation(&self, condition: &Tensor) -> Result<Modulation> {
-        Modulation::new(&ops::linear(condition, &self.adaln.0, Some(&self.adaln.1))?)
+        Modulation::new(&self.projection(condition)?)
+    }
+
+    /// What [`Modulation::new`] splits, (G, 6·D).
+    pub fn projection(&self, condition: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(condition, &self.adaln.0, Some(&self.adaln.1))?)
     }
 }
 

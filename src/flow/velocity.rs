@@ -3,6 +3,8 @@
 mod fold;
 
 use anyhow::{Context, Result, ensure};
+#[cfg(feature = "cuda")]
+use candle_core::TensorId;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::kv_cache::KvCache;
 use rand::SeedableRng;
@@ -46,10 +48,11 @@ pub struct VelocityField {
 }
 
 /// What the field makes of a time: one row G for each time.
-struct Conditioned {
-    modulation: Modulation,
+#[derive(Clone)]
+pub(super) struct Conditioned {
+    pub(super) modulation: Modulation,
     /// (G, 4·r): strengths of the low-rank updates.
-    scales: Option<Tensor>,
+    pub(super) scales: Option<Tensor>,
 }
 
 impl VelocityField {
@@ -266,7 +269,34 @@ impl VelocityField {
         })
     }
 
+    /// What the field makes of several times of one length G each, all at once: kernels over so few rows cost a card no more
+    /// for many times than for one. Empty where the field is not on a card.
+    #[cfg(feature = "cuda")]
+    fn condition_all(&self, times: &[Tensor]) -> Result<Vec<(TensorId, Conditioned)>> {
+        let (Some(time), Some(first)) = (&self.time, times.first()) else { return Ok(Vec::new()) };
+        let groups = first.elem_count();
+        if !first.device().is_cuda() || times.iter().any(|t| t.elem_count() != groups) {
+            return Ok(Vec::new());
+        }
+        let condition = time.condition(&Tensor::cat(times, 0)?)?;
+        let projection = time.projection(&condition)?;
+        let scales = self.low_rank.as_ref().map(|low_rank| low_rank.scales(&condition)).transpose()?;
+        let rows = |all: &Tensor, i: usize| all.narrow(0, i * groups, groups);
+        let one = |(i, t): (usize, &Tensor)| {
+            let modulation = Modulation::new(&rows(&projection, i)?)?;
+            Ok((
+                t.id(),
+                Conditioned { modulation, scales: scales.as_ref().map(|all| rows(all, i)).transpose()? },
+            ))
+        };
+        times.iter().enumerate().map(one).collect()
+    }
+
     fn condition(&self, t: &Tensor) -> Result<Conditioned> {
+        #[cfg(feature = "cuda")]
+        if let Some(known) = self.card.conditioned(t.id()) {
+            return Ok(known);
+        }
         let Some(time) = &self.time else {
             return Ok(Conditioned {
                 modulation: Modulation::plain(self.width(), t.device())?,
@@ -380,10 +410,10 @@ impl Field for VelocityField {
     }
 
     #[cfg(feature = "cuda")]
-    fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R {
-        self.card.keep_weights(true);
+    fn unchanged(&self, times: &[Tensor], body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        self.card.keep(self.condition_all(times)?);
         let result = body();
-        self.card.keep_weights(false);
+        self.card.release();
         result
     }
 }

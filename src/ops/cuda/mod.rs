@@ -31,7 +31,7 @@ pub use field::{FieldSetting, Sum, field};
 pub use layer::{Attend, LayerSetting, LayerWeights, layer};
 pub use low_rank::Factors;
 pub use maps::Maps;
-pub use memory::{open, peak_bytes};
+pub use memory::{PoolMark, open};
 
 pub(super) use activation::activation;
 pub(super) use attention::causal;
