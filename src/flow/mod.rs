@@ -14,6 +14,7 @@ mod integration;
 mod learned_times;
 mod lowrank;
 mod matching;
+mod moments;
 #[cfg(feature = "cuda")]
 mod on_card;
 mod on_processor;

@@ -66,9 +66,9 @@ impl Field for Evaluation {
         }
     }
 
-    fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R {
+    fn unchanged(&self, times: &[Tensor], body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         match self {
-            Self::Kept(field) => field.unchanged(body),
+            Self::Kept(field) => field.unchanged(times, body),
             Self::Recomputed(..) => body(),
         }
     }

@@ -14,6 +14,7 @@ const TIME_SCALE: f64 = 1000.0;
 const MAX_PERIOD: f64 = 10_000.0;
 
 /// Shifts, scales and gates of a layer at given times, one row G for each time.
+#[derive(Clone)]
 pub struct Modulation {
     /// (G, 6·D): γ₁, β₁, γ₂, β₂, α₁, α₂.
     pub(super) projection: Tensor,
@@ -37,6 +38,18 @@ impl Modulation {
     pub(super) fn plain(width: usize, device: &Device) -> Result<Self> {
         let values: Vec<f32> = (0..6 * width).map(|i| if i < 4 * width { 0.0 } else { 1.0 }).collect();
         Self::new(&Tensor::from_vec(values, (1, 6 * width), device)?)
+    }
+
+    /// The same with gates times a length for each row.
+    ///
+    /// # Shapes
+    /// `length` (G) or (1).
+    #[cfg(feature = "cuda")]
+    pub(super) fn lengthened(&self, length: &Tensor) -> Result<Self> {
+        let width = self.projection.dim(1)? / 3;
+        let norms = self.projection.narrow(1, 0, 2 * width)?;
+        let gates = self.projection.narrow(1, 2 * width, width)?.broadcast_mul(&length.unsqueeze(1)?)?;
+        Self::new(&Tensor::cat(&[norms, gates], 1)?)
     }
 
     /// The modulated norm's scale `w⊙(1+γ)` and shift `b⊙(1+γ) + β`, both (G, D); `branch` is 0 for the
@@ -80,7 +93,12 @@ impl TimeConditioning {
     /// # Shapes
     /// `condition` (G, D).
     pub fn modulation(&self, condition: &Tensor) -> Result<Modulation> {
-        Modulation::new(&ops::linear(condition, &self.adaln.0, Some(&self.adaln.1))?)
+        Modulation::new(&self.projection(condition)?)
+    }
+
+    /// What [`Modulation::new`] splits, (G, 6·D).
+    pub fn projection(&self, condition: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(condition, &self.adaln.0, Some(&self.adaln.1))?)
     }
 }
 

@@ -74,9 +74,13 @@ impl Field for FieldArg {
         }
     }
 
-    fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R {
+    fn unchanged(
+        &self,
+        times: &[Tensor],
+        body: impl FnOnce() -> anyhow::Result<Tensor>,
+    ) -> anyhow::Result<Tensor> {
         match self {
-            Self::Velocity(field) => field.unchanged(body),
+            Self::Velocity(field) => field.unchanged(times, body),
             Self::Function(_) => body(),
         }
     }
