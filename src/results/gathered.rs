@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use polars::prelude::*;
-use rayon::prelude::*;
 
 use super::catalog::{self, Catalog, Entry};
 use super::footers::Own;
@@ -135,8 +134,9 @@ fn copy_new(catalog: &Catalog, file: &str, own: &[Option<Own>], copies: &[Copy])
 /// Writes one copy of the new files, with what still holds of the old copy, and removes that.
 fn copy_files(root: &Path, file: &str, new: &[(&Entry, &Own)], old: Option<&Copy>) -> Result<()> {
     let schema = &new[0].1.schema;
+    // One after another: Polars' own threads would take up the next file while they wait for this one, and so without end.
     let read: Vec<Option<DataFrame>> = new
-        .par_iter()
+        .iter()
         .map(|(entry, own)| read(&entry.folder.join(file), own).filter(|rows| is_of(rows, &entry.record.id)))
         .collect();
     let mut rows = DataFrame::empty_with_schema(schema);
