@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use similar::TextDiff;
 
-use super::catalog::{Catalog, Entry};
+use super::catalog::Catalog;
 use super::frame::Frame;
+use super::query::rows_of;
 use super::record::RunRecord;
 use super::select::Prefer;
 use super::table::Table;
-use super::union::{self, Union};
 use super::value::{Row, Value};
 use super::{RESERVED, RESULTS};
 use crate::nearest::nearest;
@@ -51,7 +51,8 @@ pub fn diff(root: &Path, a: &str, b: &str, metrics: &[String]) -> Result<Diff> {
     let catalog = Catalog::read_some(root)?;
     let (a, b) = (catalog.find(a, Prefer::Finished)?.clone(), catalog.find(b, Prefer::Finished)?.clone());
     let mut warnings = vec![];
-    let (rows_a, rows_b) = (rows(root, &a, &mut warnings)?, rows(root, &b, &mut warnings)?);
+    let mut rows = |entry| rows_of(root, entry, RESULTS, &mut warnings);
+    let (rows_a, rows_b) = (rows(&a)?, rows(&b)?);
     let metrics = chosen(&rows_a, &rows_b, metrics)?;
     let (compared, unmatched) = compare(&rows_a, &rows_b, &metrics)?;
     Ok(Diff {
@@ -64,13 +65,6 @@ pub fn diff(root: &Path, a: &str, b: &str, metrics: &[String]) -> Result<Diff> {
         a: a.record,
         b: b.record,
     })
-}
-
-fn rows(root: &Path, entry: &Entry, warnings: &mut Vec<String>) -> Result<Frame> {
-    let catalog = Catalog { root: root.to_owned(), entries: vec![entry.clone()], warnings: vec![] };
-    let mut unions = [Union::open(&catalog, RESULTS, warnings)];
-    let frame = union::collect(&mut unions, warnings, |unions| Ok(unions[0].table()?.collect()?))?;
-    Ok(Frame::new(frame))
 }
 
 fn options(record: &RunRecord) -> BTreeMap<String, Value> {

@@ -3,7 +3,8 @@
 //! Ten thousand files take two seconds to open, most of it spent in the system, while asking for their sizes and times
 //! of change takes some hundredths. So the rows of small files are kept together, one file for each set of columns. A
 //! run's rows are taken from there as long as its own file has the size and time of change that it had when it was
-//! copied. This is a cache, as a memo is: losing it costs time only. Unlike `lft compact` it leaves every file in place.
+//! copied. This is a cache, as a memo is: losing it costs time only, and it grows to [`ROOM`] at most. Unlike `lft compact` it
+//! leaves every file in place.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -19,7 +20,7 @@ use super::footers::Own;
 use super::memo::{Stamp, WORTHWHILE};
 use super::parts::{self, Part};
 use super::record::Status;
-use super::{parquet, scan};
+use super::{FILES, parquet, scan};
 use crate::atomic;
 
 /// The folder of the copies, in the runs folder. Hidden, so that it is no run.
@@ -32,11 +33,21 @@ const STAMPS_KEY: &str = "lft.stamps";
 const ROWS: usize = 400;
 const BYTES: u64 = 64 << 10;
 
+/// What all copies of a runs folder may take together. Files for which there is no room are opened themselves.
+const ROOM: u64 = 256 << 20;
+
 /// One file of copied rows.
 struct Copy {
     part: Part,
     /// The files that were looked at. Those that could not be copied are not among the part's runs.
     stamps: HashMap<String, Stamp>,
+}
+
+impl Copy {
+    /// Whether a run's file still is what it was when it was looked at.
+    fn holds(&self, root: &Path, file: &str, run: &str) -> bool {
+        self.stamps.get(run).is_some_and(|stamp| Stamp::of(&root.join(run).join(file)) == Some(*stamp))
+    }
 }
 
 /// For each run the copy that holds its rows, by its place in the list of copies. Files that are new are copied first
@@ -73,6 +84,15 @@ pub(super) fn clear(root: &Path, file: &str) {
         // What stays is a cache whose files have gone, and is passed over.
         let _ = fs::remove_file(path);
     }
+}
+
+/// Copies that are of no use any more: broken ones, and those of which every file has changed or is gone.
+pub(super) fn stale(root: &Path) -> Vec<PathBuf> {
+    let of_use = |file: &str, path: &Path| {
+        open(path.to_owned()).is_ok_and(|copy| copy.part.runs.iter().any(|run| copy.holds(root, file, run)))
+    };
+    let each = FILES.iter().flat_map(|(_, file)| paths(root, file).into_iter().map(move |path| (file, path)));
+    each.filter(|(file, path)| !of_use(file, path)).map(|(_, path)| path).collect()
 }
 
 /// Whether this is a copy, which may be thrown away.
@@ -122,13 +142,26 @@ fn copy_new(catalog: &Catalog, file: &str, own: &[Option<Own>], copies: &[Copy])
     for file in there.filter(is_new) {
         alike.entry(Arc::as_ptr(&file.1.schema)).or_default().push(file);
     }
-    alike.retain(|_, files| files.len() >= WORTHWHILE);
+    let mut room = ROOM.saturating_sub(taken(&catalog.root));
+    // Copied rows take no more than their files; what is new displaces no copy that is of use.
+    alike.retain(|_, files| {
+        let bytes = files.iter().map(|(_, own)| own.stamp.bytes).sum();
+        let fits = files.len() >= WORTHWHILE && bytes <= room;
+        room -= if fits { bytes } else { 0 };
+        fits
+    });
     let written = alike.values().filter(|files| {
         let same = |copy: &&Copy| copy.part.schema.iter().eq(files[0].1.schema.iter());
         let old = copies.iter().find(same);
         copy_files(&catalog.root, file, files, old).is_ok()
     });
     written.count() > 0
+}
+
+/// Bytes of all copies in a runs folder.
+fn taken(root: &Path) -> u64 {
+    let items = fs::read_dir(root.join(FOLDER)).into_iter().flatten().flatten();
+    items.filter_map(|item| item.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
 /// Writes one copy of the new files, with what still holds of the old copy, and removes that.
@@ -144,9 +177,7 @@ fn copy_files(root: &Path, file: &str, new: &[(&Entry, &Own)], old: Option<&Copy
     let mut stamps: HashMap<&str, Stamp> = HashMap::new();
     if let Some(old) = old {
         let fresh: HashSet<&str> = new.iter().map(|(entry, _)| entry.record.id.as_str()).collect();
-        let holds = |run: &str| {
-            !fresh.contains(run) && Stamp::of(&root.join(run).join(file)).as_ref() == old.stamps.get(run)
-        };
+        let holds = |run: &str| !fresh.contains(run) && old.holds(root, file, run);
         runs.extend(old.part.runs.iter().map(String::as_str).filter(|run| holds(run)));
         stamps.extend(
             old.stamps.iter().map(|(run, stamp)| (run.as_str(), *stamp)).filter(|(run, _)| holds(run)),
@@ -258,5 +289,36 @@ mod tests {
         assert_eq!(sums(root.path()), total(&now));
         assert!(!copy[0].exists());
         assert_eq!(sums(root.path()), total(&now));
+    }
+    #[test]
+    fn copies_take_limited_room() {
+        let root = tempfile::tempdir().unwrap();
+        (0..WORTHWHILE).for_each(|at| drop(run(root.path(), at)));
+        let others = root.path().join(FOLDER).join("training-of-others.parquet");
+        fs::create_dir(others.parent().unwrap()).unwrap();
+        fs::File::create(&others).unwrap().set_len(ROOM).unwrap();
+        let answer = sums(root.path());
+        assert!(answer.starts_with(&format!("n,kl\n{},", 2 * WORTHWHILE)), "{answer}");
+        assert_eq!(paths(root.path(), RESULTS), [PathBuf::new(); 0], "no room");
+
+        // It holds nothing that could be read, so `lft runs gc` removes it, and there is room again.
+        assert_eq!(stale(root.path()), [others.clone()]);
+        fs::remove_file(others).unwrap();
+        assert_eq!(sums(root.path()), answer);
+        assert_eq!(paths(root.path(), RESULTS).len(), 1);
+    }
+
+    #[test]
+    fn a_copy_is_stale_when_all_of_its_files_have_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let files: Vec<PathBuf> = (0..WORTHWHILE).map(|at| run(root.path(), at)).collect();
+        sums(root.path());
+        let copies = paths(root.path(), RESULTS);
+        for file in &files[1..] {
+            fs::remove_file(file).unwrap();
+        }
+        assert_eq!(stale(root.path()), [PathBuf::new(); 0], "one file is as it was");
+        fs::remove_file(&files[0]).unwrap();
+        assert_eq!(stale(root.path()), copies);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Error, Result, bail};
 use polars::prelude::{DataFrame, Engine, IntoLazy, LazyFrame, OptFlags, PolarsError, Schema};
 use polars::sql::SQLContext;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Entry};
 use super::encode::{Encoding, encode};
 use super::explain::{Tables, explain};
 use super::frame::Frame;
@@ -40,6 +40,22 @@ pub struct Streamed {
 /// The rows of a plan. The streaming engine takes a tenth of the memory of the other for sums over many rows.
 pub(super) fn collect(rows: LazyFrame) -> Result<DataFrame> {
     Ok(rows.collect_with_engine(Engine::Streaming)?.unwrap_single())
+}
+
+/// The rows of one run in one of its tables.
+///
+/// # Errors
+/// When its file cannot be read.
+pub(super) fn rows_of(
+    root: &Path,
+    entry: &Entry,
+    file: &'static str,
+    warnings: &mut Vec<String>,
+) -> Result<Frame> {
+    let catalog = Catalog { root: root.to_owned(), entries: vec![entry.clone()], warnings: vec![] };
+    let mut unions = [Union::open(&catalog, file, warnings)];
+    let frame = union::collect(&mut unions, warnings, |unions| collect(unions[0].table()?))?;
+    Ok(Frame::new(frame))
 }
 
 /// Runs one SQL statement (Polars' dialect) over the runs in `root`.

@@ -23,20 +23,20 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 pub struct Garbage<'a> {
     /// The runs, each with why it is garbage.
     pub runs: Vec<(&'a Entry, &'static str)>,
-    /// Files and folders that killed programs left.
-    pub leftovers: Vec<PathBuf>,
+    /// Other files and folders, each with why it is garbage.
+    pub leftovers: Vec<(PathBuf, &'static str)>,
 }
 
-/// Finds the runs that ended badly or hold nothing and began at least `age` ago, and what killed programs left.
+/// Finds the runs that ended badly or hold nothing and began at least `age` ago, what killed programs left, and what was
+/// remembered of files that have gone.
 ///
 /// # Errors
 /// When a folder cannot be listed.
 pub fn garbage<'a>(catalog: &'a Catalog, root: &Path, age: Duration) -> Result<Garbage<'a>> {
     let mut runs = vec![];
-    let mut leftovers = abandoned(root, |name| name.starts_with(REMOVING))?;
+    let mut left = abandoned(root, |name| name.starts_with(REMOVING))?;
     for entry in &catalog.entries {
-        leftovers
-            .extend(abandoned(&entry.folder, |name| name.starts_with(".lft-") && name.ends_with(".tmp"))?);
+        left.extend(abandoned(&entry.folder, |name| name.starts_with(".lft-") && name.ends_with(".tmp"))?);
         let why = match entry.record.status {
             Status::Running => continue,
             Status::Failed => "failed",
@@ -48,7 +48,10 @@ pub fn garbage<'a>(catalog: &'a Catalog, root: &Path, age: Duration) -> Result<G
             runs.push((entry, why));
         }
     }
-    Ok(Garbage { runs, leftovers })
+    let left = left.into_iter().map(|path| (path, "left by a killed program"));
+    let stale =
+        gathered::stale(root).into_iter().map(|path| (path, "remembered rows of files that have gone"));
+    Ok(Garbage { runs, leftovers: left.chain(stale).collect() })
 }
 
 /// Removes runs. Each folder is first renamed, so that no reader ever sees half a run.
@@ -78,10 +81,10 @@ pub fn remove(entries: &[&Entry]) -> Result<()> {
 ///
 /// # Errors
 /// When one of them cannot be removed.
-pub fn remove_leftovers(paths: &[PathBuf]) -> Result<()> {
-    paths
+pub fn remove_leftovers(leftovers: &[(PathBuf, &'static str)]) -> Result<()> {
+    leftovers
         .iter()
-        .try_for_each(|path| delete(path).with_context(|| format!("cannot remove {}", path.display())))
+        .try_for_each(|(path, _)| delete(path).with_context(|| format!("cannot remove {}", path.display())))
 }
 
 /// Bytes of all files in a run's folder.

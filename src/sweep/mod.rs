@@ -4,6 +4,7 @@
 //! `sweep.json` in its folder that says which sweep and configuration it belongs to and what came of it; that file is
 //! all that a sweep needs in order to go on where it was interrupted.
 
+mod exact;
 mod space;
 mod store;
 

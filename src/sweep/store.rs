@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::exact;
 use super::space::{Config, label};
 use crate::atomic;
-use crate::results::{Catalog, SWEEP, Status};
+use crate::results::{Catalog, Row, SWEEP, Status};
 
 /// `sweep.json` in the folder of a point's run.
 #[derive(Serialize, Deserialize)]
@@ -17,8 +18,8 @@ struct Kept {
     /// The configuration as [`key`] writes it: numbers that went through a file as numbers may differ in the last digit.
     key: String,
     config: Config,
-    /// The row that the point's function returned.
-    result: Config,
+    /// The row that the point's function returned, see [`exact`].
+    result: exact::Cells,
 }
 
 /// A point that was run to its end.
@@ -26,7 +27,8 @@ struct Kept {
 pub struct Finished {
     /// Its configuration, see [`key`].
     pub key: String,
-    pub result: Config,
+    /// The row that its function returned, as exact as it was then.
+    pub result: Row,
     /// Id of its run.
     pub run_id: String,
 }
@@ -46,9 +48,13 @@ pub fn key(config: &Config) -> String {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn keep(folder: &Path, sweep: &str, config: &Config, result: &Config) -> Result<()> {
-    let kept =
-        Kept { sweep: sweep.to_owned(), key: key(config), config: config.clone(), result: result.clone() };
+pub fn keep(folder: &Path, sweep: &str, config: &Config, result: &Row) -> Result<()> {
+    let kept = Kept {
+        sweep: sweep.to_owned(),
+        key: key(config),
+        config: config.clone(),
+        result: exact::cells(result),
+    };
     atomic::write(&folder.join(SWEEP), |file| Ok(serde_json::to_writer_pretty(file, &kept)?))
 }
 
@@ -66,10 +72,9 @@ pub fn finished(root: &Path, sweep: &str) -> Result<(Vec<Finished>, Vec<String>)
             continue;
         }
         match read(&path) {
-            Ok(kept) if kept.sweep == sweep => {
+            Ok((kept, result)) if kept.sweep == sweep => {
                 if points.iter().all(|point| point.key != kept.key) {
-                    let Kept { key, result, .. } = kept;
-                    points.push(Finished { key, result, run_id: entry.record.id.clone() });
+                    points.push(Finished { key: kept.key, result, run_id: entry.record.id.clone() });
                 }
             }
             Ok(_) => {}
@@ -79,9 +84,13 @@ pub fn finished(root: &Path, sweep: &str) -> Result<(Vec<Finished>, Vec<String>)
     Ok((points, warnings))
 }
 
-fn read(path: &Path) -> Result<Kept> {
+/// What is kept in a file, and the result in it.
+fn read(path: &Path) -> Result<(Kept, Row)> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is broken", path.display()))
+    let broken = || format!("{} is broken", path.display());
+    let kept: Kept = serde_json::from_str(&text).with_context(broken)?;
+    let result = exact::row(&kept.result).with_context(broken)?;
+    Ok((kept, result))
 }
 
 #[cfg(test)]
@@ -94,11 +103,14 @@ mod tests {
         json!({"lr": lr, "walk": 3}).as_object().cloned().unwrap()
     }
 
+    fn result(kl: f64) -> Row {
+        vec![("kl".to_owned(), kl.into())]
+    }
+
     fn point(root: &Path, sweep: &str, lr: f64, kl: f64, status: Status) -> Run {
         let info = RunInfo { name: run_name(sweep, &config(lr)), ..RunInfo::default() };
         let mut run = Run::create(root, info).unwrap();
-        let result = json!({"kl": kl}).as_object().cloned().unwrap();
-        keep(run.folder(), sweep, &config(lr), &result).unwrap();
+        keep(run.folder(), sweep, &config(lr), &result(kl)).unwrap();
         run.finish(status).unwrap();
         run
     }
@@ -115,8 +127,8 @@ mod tests {
         fs::write(broken.folder().join(SWEEP), "{").unwrap();
 
         let (points, warnings) = finished(root.path(), "a").unwrap();
-        let result = json!({"kl": 1.0}).as_object().cloned().unwrap();
-        let expected = Finished { key: key(&config(0.1)), result, run_id: newer.record().id.clone() };
+        let expected =
+            Finished { key: key(&config(0.1)), result: result(1.0), run_id: newer.record().id.clone() };
         assert_eq!(points, [expected]);
         assert!(warnings.len() == 1 && warnings[0].contains("sweep.json is broken"), "{warnings:?}");
     }
@@ -124,11 +136,20 @@ mod tests {
     #[test]
     fn every_number_is_found_again() {
         let root = tempfile::tempdir().unwrap();
-        let config = config(0.000_958_615_527_777_94);
-        let mut run = Run::create(root.path(), RunInfo::default()).unwrap();
-        keep(run.folder(), "a", &config, &Config::new()).unwrap();
-        run.finish(Status::Finished).unwrap();
-        assert_eq!(finished(root.path(), "a").unwrap().0[0].key, key(&config));
+        let number = 0.000_958_615_527_777_94;
+        point(root.path(), "a", number, number, Status::Finished);
+        let (points, _) = finished(root.path(), "a").unwrap();
+        assert_eq!((&points[0].key, &points[0].result), (&key(&config(number)), &result(number)));
+    }
+
+    #[test]
+    fn a_result_that_is_no_row_is_broken() {
+        let root = tempfile::tempdir().unwrap();
+        let run = point(root.path(), "a", 0.1, 1.0, Status::Finished);
+        let path = run.folder().join(SWEEP);
+        fs::write(&path, fs::read_to_string(&path).unwrap().replace("1.0\"", "one\"")).unwrap();
+        let (points, warnings) = finished(root.path(), "a").unwrap();
+        assert!(points.is_empty() && warnings[0].contains("'kl' is {\"float\":\"one\"}"), "{warnings:?}");
     }
 
     #[test]

@@ -57,6 +57,19 @@ pub fn screenshot(browser: &str, address: &str, (width, height): (u32, u32), dar
     run(browser, folder.path(), &arguments, File::create(folder.path().join("none")).unwrap());
 }
 
+/// Prints a page; returns the PDF and what its scripts wrote to the console, errors among it.
+pub fn printed(browser: &str, address: &str) -> (Vec<u8>, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (pdf, log) = (folder.path().join("page.pdf"), folder.path().join("log"));
+    let to = format!("--print-to-pdf={}", pdf.display());
+    let log_file = format!("--log-file={}", log.display());
+    let arguments = ["--enable-logging", &log_file, &to, "--virtual-time-budget=20000", address];
+    run(browser, folder.path(), &arguments, File::create(folder.path().join("none")).unwrap());
+    let logged = fs::read_to_string(log).unwrap_or_default();
+    let console = logged.lines().filter(|line| line.contains(":CONSOLE")).map(String::from).collect();
+    (fs::read(pdf).unwrap_or_default(), console)
+}
+
 fn run(browser: &str, profile: &Path, arguments: &[&str], output: File) {
     let mut child = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])

@@ -12,7 +12,7 @@ use crate::results::{self, Catalog, Entry};
 /// Remove runs that ended badly or hold nothing, after showing them and asking.
 ///
 /// Candidates are failed and interrupted runs, and finished ones without rows or files, that began before the
-/// given time; and temporary files that killed programs left more than an hour ago.
+/// given time; temporary files that killed programs left more than an hour ago; and remembered rows of files that have gone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  lft runs gc\n  lft runs gc --older-than 7d --yes")]
 pub(super) struct Arguments {
@@ -39,8 +39,8 @@ pub(super) fn execute(global: &Global, arguments: &Arguments) -> Result<()> {
         bytes += size;
         console::print(&format!("{}  {why}  {} KiB\n", entry.record.id, size.div_ceil(1024)))?;
     }
-    for path in &garbage.leftovers {
-        console::print(&format!("{}  left by a killed program\n", path.display()))?;
+    for (path, why) in &garbage.leftovers {
+        console::print(&format!("{}  {why}\n", path.display()))?;
     }
     let runs = super::count(garbage.runs.len());
     let what =

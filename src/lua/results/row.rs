@@ -60,13 +60,21 @@ pub fn tables(lua: &Lua, frame: &Frame) -> mlua::Result<Table> {
     let columns = frame.columns();
     let rows = lua.create_table_with_capacity(frame.height(), 0)?;
     for cells in frame.rows() {
-        let row = lua.create_table_with_capacity(0, columns.len())?;
-        for (name, cell) in columns.iter().zip(cells) {
-            row.raw_set(name.as_str(), scalar(lua, cell)?)?;
-        }
-        rows.raw_push(row)?;
+        rows.raw_push(table(lua, columns.iter().map(String::as_str).zip(cells))?)?;
     }
     Ok(rows)
+}
+
+/// A row as a table; null cells are absent.
+///
+/// # Errors
+/// When Lua is out of memory.
+pub fn table<'a>(lua: &Lua, row: impl Iterator<Item = (&'a str, Value)>) -> mlua::Result<Table> {
+    let table = lua.create_table_with_capacity(0, row.size_hint().0)?;
+    for (name, cell) in row {
+        table.raw_set(name, scalar(lua, cell)?)?;
+    }
+    Ok(table)
 }
 
 fn scalar(lua: &Lua, value: Value) -> mlua::Result<mlua::Value> {

@@ -22,7 +22,7 @@ pub struct Point {
 /// What came of a point.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    pub result: Config,
+    pub result: Row,
     pub error: Option<String>,
     run_id: String,
     kept: bool,
@@ -75,11 +75,11 @@ impl Point {
                 crate::lua::types::describe(other)
             ),
         };
-        let result = returned.iter().flatten().map(|(name, cell)| (name.clone(), cell.to_json())).collect();
-        if let Some(row) = returned {
-            self.run.log(self.with_config(row))?;
+        if let Some(row) = &returned {
+            self.run.log(self.with_config(row.clone()))?;
         }
         self.run.flush()?;
+        let result = returned.unwrap_or_default();
         sweep::keep(&self.run.folder(), &self.sweep, &self.config, &result)?;
         self.run.end(&Ending::WELL)?;
         Ok(Outcome { result, error: None, run_id: self.run.id(), kept: false })
@@ -92,7 +92,7 @@ impl Point {
     pub fn fail(&self, error: &mlua::Error) -> anyhow::Result<Outcome> {
         self.run.end(&Ending::by(error))?;
         let message = ScriptError::new(error).message;
-        Ok(Outcome { result: Config::new(), error: Some(message), run_id: self.run.id(), kept: false })
+        Ok(Outcome { result: Row::new(), error: Some(message), run_id: self.run.id(), kept: false })
     }
 
     /// The configuration in front of a row; a column of the row's own goes before one of the configuration.
@@ -123,7 +123,10 @@ pub fn tables(
         point.set("config", lua.to_value(config)?)?;
         point.set("status", if outcome.error.is_some() { "failed" } else { "finished" })?;
         point.set("kept", outcome.kept)?;
-        point.set("result", lua.to_value(&outcome.result)?)?;
+        point.set(
+            "result",
+            row::table(lua, outcome.result.iter().map(|(name, cell)| (name.as_str(), cell.clone())))?,
+        )?;
         point.set("error", outcome.error)?;
         point.set("run_id", outcome.run_id)?;
         points.raw_push(point)?;

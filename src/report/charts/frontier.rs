@@ -15,6 +15,8 @@ struct Cost {
     id: &'static str,
     title: &'static str,
     axis: &'static str,
+    /// What counts as cost, where the axis does not say it; with a space in front.
+    meaning: &'static str,
     of: fn(&Outcome) -> Option<f64>,
 }
 
@@ -23,12 +25,15 @@ const COSTS: [Cost; 2] = [
         id: "time",
         title: "KL divergence against time",
         axis: "milliseconds per 1,000 tokens evaluated",
+        meaning: " Time counts from the block on, as lft.eval measures it: the layers before the block, which all of these \
+                  share, are not in it; those behind it and the comparison with the teacher are.",
         of: |outcome| outcome.seconds_per_token.map(|seconds| seconds * 1e6),
     },
     Cost {
         id: "nfe",
         title: "KL divergence against evaluations of the flow",
         axis: "evaluations of the velocity field (NFE)",
+        meaning: "",
         of: |outcome| outcome.nfe.filter(|nfe| *nfe > 0.0),
     },
 ];
@@ -98,7 +103,8 @@ fn chart(block: &Block, at: usize, cost: &Cost, methods: &[String]) -> Option<Ch
         title: format!("{}{}", cost.title, on_block(&block.name)),
         reading: format!(
             "left is cheaper, down is closer to the teacher; nothing measured here is both cheaper and closer than a point \
-             on the grey stairs. Every point is one solver and k (hover to see which).{cut}"
+             on the grey stairs. Every point is one solver and k (hover to see which).{}{cut}",
+            cost.meaning
         ),
         tools: Tools::Scale,
         json: drawing(traces, axes::layout(x, y)),

@@ -12,7 +12,7 @@ mod steps;
 mod strokes;
 mod training;
 
-use plotly::configuration::{Configuration, DisplayModeBar};
+use plotly::configuration::{Configuration, DisplayModeBar, ModeBarButtonName};
 use plotly::{Layout, Plot};
 use serde_json::{Value, json};
 
@@ -77,6 +77,8 @@ pub(super) fn drawing(traces: Vec<Value>, layout: Layout) -> String {
         .responsive(true)
         .display_logo(false)
         .display_mode_bar(DisplayModeBar::Hover)
+        // What is selected leads nowhere.
+        .mode_bar_buttons_to_remove(vec![ModeBarButtonName::Select2d, ModeBarButtonName::Lasso2d])
         .show_send_to_cloud(false)
         .plotly_server_url("");
     let mut layout = serde_json::to_value(layout).unwrap_or_default();

@@ -47,7 +47,8 @@ pub fn chart(ablation: &Ablation) -> Option<Chart> {
                 .name("best skip baseline")
                 .mode(Mode::LinesMarkersText)
                 .text_font(Font::new().size(12))
-                .text_position(Position::MiddleLeft)
+                // Above the stairs, which come from the left, and beside the dotted line.
+                .text_position(Position::TopLeft)
                 .line(line)
                 .marker(Marker::new().color(style::REFERENCE).symbol(MarkerSymbol::X).size(8)),
         );

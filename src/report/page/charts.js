@@ -29,9 +29,9 @@ const source = (div) => document.querySelector(`script[data-chart="${div.id}"]`)
 const specification = (div) => JSON.parse(source(div).textContent);
 
 // The legend stands under the drawing and must not eat it up.
-const height = (div, data) => {
+const height = (width, data) => {
   const names = data.filter((trace) => trace.name && trace.showlegend !== false).map((trace) => trace.name.length);
-  const columns = Math.max(1, Math.floor((div.clientWidth - 140) / (50 + 7 * Math.max(0, ...names))));
+  const columns = Math.max(1, Math.floor((width - 140) / (50 + 7 * Math.max(0, ...names))));
   return 410 + 19 * Math.ceil(names.length / columns);
 };
 
@@ -42,8 +42,8 @@ const draw = async (div) => {
     const { data, layout, config } = specification(div);
     for (const [path, value] of Object.entries(themed())) set(layout, path, value);
     if (innerWidth < 640) layout.margin.r = 72;
-    div.style.height = `${height(div, data)}px`;
-    if (root.classList.contains("printing")) Object.assign(layout, paper(div));
+    div.style.height = `${height(div.clientWidth, data)}px`;
+    if (root.classList.contains("printing")) Object.assign(layout, paper(data));
     await (charts.has(div.id) ? Plotly.react(div, data, layout, config) : Plotly.newPlot(div, data, layout, config));
     if (!charts.has(div.id)) {
       enable(div);
@@ -83,7 +83,7 @@ const onScreen = new IntersectionObserver(
 const expect = (divs) => {
   for (const div of divs) {
     waiting.add(div);
-    div.style.height = `${height(div, specification(div).data)}px`;
+    div.style.height = `${height(div.clientWidth, specification(div).data)}px`;
     onScreen.observe(div);
   }
   if (divs.length === 0) tell();
@@ -156,22 +156,23 @@ const smoothed = (values, half) => {
 const repaint = () => { for (const div of charts.values()) Plotly.relayout(div, themed()); };
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 
-// Paper is white, narrow and cannot be clicked.
-const paper = (div) => ({ width: 660, height: Math.max(380, parseInt(div.style.height) - 40), autosize: false });
+// Paper is white, narrow and cannot be clicked; two charts with their words fit on a sheet.
+const PAPER = 660;
+const paper = (data) => ({ width: PAPER, height: height(PAPER, data) - 80, autosize: false });
 let closed = [];
 addEventListener("beforeprint", () => {
   root.classList.add("printing");
   drawRest();
   closed = [...document.querySelectorAll("details:not([open])")];
   for (const details of closed) details.open = true;
-  for (const div of charts.values()) {
-    Plotly.relayout(div, { ...themed(), ...paper(div) });
-  }
+  for (const div of charts.values()) Plotly.relayout(div, { ...themed(), ...paper(div.data) });
 });
 addEventListener("afterprint", () => {
   root.classList.remove("printing");
   for (const details of closed) details.open = false;
-  for (const div of charts.values()) Plotly.relayout(div, { ...themed(), width: null, height: null, autosize: true });
+  // Plotly takes width and height back by itself; told to, it would look for the size at which a chart was first drawn,
+  // which one that was drawn for paper has not got.
+  for (const div of charts.values()) Plotly.relayout(div, { ...themed(), autosize: true });
 });
 
 root.dataset.charts = 0;

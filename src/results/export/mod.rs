@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::catalog::{Catalog, Entry};
-use super::frame::Frame;
-use super::query::collect;
-use super::union::{self, Union};
 
 /// The forms that runs are exported in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +54,4 @@ pub fn export(
         });
     }
     Ok((written, warnings))
-}
-
-/// The rows of one run in one of its tables.
-fn rows(root: &Path, entry: &Entry, file: &'static str, warnings: &mut Vec<String>) -> Result<Frame> {
-    let catalog = Catalog { root: root.to_owned(), entries: vec![entry.clone()], warnings: vec![] };
-    let mut unions = [Union::open(&catalog, file, warnings)];
-    let frame = union::collect(&mut unions, warnings, |unions| collect(unions[0].table()?))?;
-    Ok(Frame::new(frame))
 }

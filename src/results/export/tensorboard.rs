@@ -11,6 +11,7 @@ use super::event;
 use super::series::{Point, points};
 use crate::atomic;
 use crate::results::catalog::Entry;
+use crate::results::query::rows_of;
 use crate::results::{RESULTS, TRAINING, sanitise};
 
 /// The table of a run, the column that counts its steps, and what stands before its tags.
@@ -28,7 +29,7 @@ pub(super) fn write(
     let start = start as f64 / 1e3;
     let mut series: BTreeMap<String, Vec<(&str, Point)>> = BTreeMap::new();
     for (file, step, prefix) in TABLES {
-        for point in points(&super::rows(root, entry, file, warnings)?, step) {
+        for point in points(&rows_of(root, entry, file, warnings)?, step) {
             series.entry(point.series.clone()).or_default().push((prefix, point));
         }
     }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use super::series::points;
 use crate::atomic;
 use crate::results::catalog::Entry;
+use crate::results::query::rows_of;
 use crate::results::{RESERVED, RESULTS, TRAINING};
 
 /// Writes the files into `folder`. A line of the history is a row of `training` with the names that W&B gives to its
@@ -23,7 +24,7 @@ pub(super) fn write(
     let record = &entry.record;
     fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let start = DateTime::parse_from_rfc3339(&record.start).map_or(0, |time| time.timestamp_millis());
-    let training = super::rows(root, entry, TRAINING, warnings)?;
+    let training = rows_of(root, entry, TRAINING, warnings)?;
     let history = folder.join("history.jsonl");
     atomic::write(&history, |writer| {
         for (mut line, point) in training.json_rows().zip(points(&training, "step")) {
@@ -42,7 +43,7 @@ pub(super) fn write(
     config.insert("seed".to_owned(), record.seed.into());
     config.insert("device".to_owned(), record.device.as_str().into());
     let config = json!({"name": record.name, "id": record.id, "tags": record.tags, "config": config});
-    let results: Vec<Json> = super::rows(root, entry, RESULTS, warnings)?.json_rows().collect();
+    let results: Vec<Json> = rows_of(root, entry, RESULTS, warnings)?.json_rows().collect();
     let summary = json!({
         "state": record.status.as_str(),
         "_runtime": record.seconds(),
