@@ -169,6 +169,10 @@ fn answer(mut stream: TcpStream, html: &str) -> Option<[f64; 3]> {
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut buffer = [0; 8192];
     let count = stream.read(&mut buffer).unwrap_or(0);
+    // A browser opens connections to be ready. An answer that nobody asked for would be taken for that to its next question.
+    if count == 0 {
+        return None;
+    }
     let request = String::from_utf8_lossy(&buffer[..count]);
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
     if let Some(times) = path.strip_prefix("/told/") {
@@ -180,7 +184,7 @@ fn answer(mut stream: TcpStream, html: &str) -> Option<[f64; 3]> {
         "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    // A browser may close a connection that it opened to be ready.
+    // A browser that has closed the connection asks again.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
     None
 }

@@ -7,7 +7,7 @@
 mod browser;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use browser::{browser, file, opened, printed, screenshot};
 use lft::live::{Server, Watched, Which};
@@ -369,8 +369,16 @@ fn pictures_for_the_documentation() {
     let [page, folder] =
         ["LFT_REPORT", "LFT_SCREENSHOTS"].map(|name| std::env::var_os(name).map(PathBuf::from));
     let (Some(page), Some(folder), Some(browser)) = (page, folder, browser()) else { return };
-    let shot = |name: &str, size, dark| screenshot(browser, &file(&page), size, dark, &folder.join(name));
-    shot("report.png", (1280, 1500), false);
-    shot("report-dark.png", (1280, 1500), true);
-    shot("report-phone.png", (500, 1100), false);
+    let shot = |name: &str, page: &Path, size, dark| {
+        screenshot(browser, &file(page), size, dark, &folder.join(name));
+    };
+    shot("report.png", &page, (1280, 1500), false);
+    shot("report-dark.png", &page, (1280, 1500), true);
+    shot("report-phone.png", &page, (500, 1100), false);
+    // What stands further down, without what stands above.
+    let passing = tempfile::tempdir().unwrap();
+    let lower = passing.path().join("report.html");
+    let hidden = "<style>header, #verdict, #results { display: none; }</style></head>";
+    fs::write(&lower, fs::read_to_string(&page).unwrap().replacen("</head>", hidden, 1)).unwrap();
+    shot("report-charts.png", &lower, (1280, 1300), false);
 }

@@ -137,15 +137,16 @@ fn remaining(curve: &Curve, steps: Option<f64>) -> Option<String> {
 }
 
 fn result_lines(results: &Table) -> Vec<String> {
-    let told = |column: &&String| !UNTOLD.contains(&column.as_str()) && results.has(column);
+    let records: Vec<_> = results.records().collect();
+    let newest = &records[records.len().saturating_sub(ROWS)..];
+    let has = |column: &str| newest.iter().any(|record| !record.get(column).is_null());
+    let told = |column: &&String| !UNTOLD.contains(&column.as_str()) && has(column);
     let mut columns: Vec<&String> = results.columns.iter().filter(told).collect();
     columns.sort_by_key(|column| FIRST.iter().position(|first| first == column).unwrap_or(FIRST.len()));
     columns.truncate(COLUMNS);
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_style(TableComponent::HeaderLines, '─');
     table.set_header(columns.iter().map(|column| visible(column)));
-    let records: Vec<_> = results.records().collect();
-    let newest = &records[records.len().saturating_sub(ROWS)..];
     for record in newest {
         table.add_row(columns.iter().map(|column| cell(record.get(column))));
     }
@@ -190,14 +191,18 @@ mod tests {
             ]))
             .unwrap();
         }
-        run.log(row(&[("method", "fm".into()), ("kl", 0.123_456.into())])).unwrap();
+        run.log(row(&[("method", "skip".into()), ("from", 7i64.into())])).unwrap();
+        for _ in 0..ROWS {
+            run.log(row(&[("method", "fm".into()), ("kl", 0.123_456.into())])).unwrap();
+        }
         run.flush().unwrap();
         let report = crate::report::read_run(root.path(), &run.record().id).unwrap();
         let text = view(run.record(), &report, 100);
         assert!(text.starts_with("a\u{fffd}[31m · running for "), "{text}");
         let curve = text.lines().find(|line| line.starts_with("fm")).unwrap();
         assert!(curve.contains('█') && curve.contains("0.01000") && curve.ends_with("2 min 30 s"), "{curve}");
-        assert!(text.contains("results, the newest of 1") && text.contains("0.1235"), "{text}");
+        assert!(text.contains("results, the newest of 9") && text.contains("0.1235"), "{text}");
+        assert!(!text.contains("from"), "no row that is shown has it: {text}");
         for width in [30, 60, 200] {
             let narrow = view(run.record(), &report, width);
             assert!(narrow.lines().all(|line| line.chars().count() <= width), "{narrow}");

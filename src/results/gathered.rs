@@ -299,10 +299,10 @@ mod tests {
         fs::File::create(&others).unwrap().set_len(ROOM).unwrap();
         let answer = sums(root.path());
         assert!(answer.starts_with(&format!("n,kl\n{},", 2 * WORTHWHILE)), "{answer}");
-        assert_eq!(paths(root.path(), RESULTS), [PathBuf::new(); 0], "no room");
+        assert!(paths(root.path(), RESULTS).is_empty(), "no room");
 
         // It holds nothing that could be read, so `lft runs gc` removes it, and there is room again.
-        assert_eq!(stale(root.path()), [others.clone()]);
+        assert_eq!(stale(root.path()), std::slice::from_ref(&others));
         fs::remove_file(others).unwrap();
         assert_eq!(sums(root.path()), answer);
         assert_eq!(paths(root.path(), RESULTS).len(), 1);
@@ -317,7 +317,7 @@ mod tests {
         for file in &files[1..] {
             fs::remove_file(file).unwrap();
         }
-        assert_eq!(stale(root.path()), [PathBuf::new(); 0], "one file is as it was");
+        assert!(stale(root.path()).is_empty(), "one file is as it was");
         fs::remove_file(&files[0]).unwrap();
         assert_eq!(stale(root.path()), copies);
     }

@@ -158,7 +158,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 
 // Paper is white, narrow and cannot be clicked; two charts with their words fit on a sheet.
 const PAPER = 660;
-const paper = (data) => ({ width: PAPER, height: height(PAPER, data) - 80, autosize: false });
+const paper = (data) => ({ width: PAPER, height: height(PAPER, data) - 100, autosize: false });
 let closed = [];
 addEventListener("beforeprint", () => {
   root.classList.add("printing");
