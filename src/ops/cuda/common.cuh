@@ -10,6 +10,8 @@ __device__ __forceinline__ float widen(bf16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ void put(float *p, float x) { *p = x; }
 __device__ __forceinline__ void put(bf16 *p, float x) { *p = __float2bfloat16(x); }
 
+__device__ __forceinline__ float2 unpack(uint32_t pair) { return __bfloat1622float2(*reinterpret_cast<__nv_bfloat162 *>(&pair)); }
+
 // V consecutive elements as floats; V is 4, or 1 where widths or addresses are odd.
 template <int V> __device__ __forceinline__ void load(const float *p, float (&x)[V]) {
   if constexpr (V == 4) {
@@ -23,8 +25,7 @@ template <int V> __device__ __forceinline__ void load(const float *p, float (&x)
 template <int V> __device__ __forceinline__ void load(const bf16 *p, float (&x)[V]) {
   if constexpr (V == 4) {
     uint2 v = *reinterpret_cast<const uint2 *>(p);
-    float2 a = __bfloat1622float2(*reinterpret_cast<__nv_bfloat162 *>(&v.x));
-    float2 b = __bfloat1622float2(*reinterpret_cast<__nv_bfloat162 *>(&v.y));
+    float2 a = unpack(v.x), b = unpack(v.y);
     x[0] = a.x, x[1] = a.y, x[2] = b.x, x[3] = b.y;
   } else {
     x[0] = widen(*p);

@@ -14,6 +14,7 @@ mod field;
 mod gate;
 mod gemm;
 mod graph;
+mod hopper;
 mod layer;
 mod layer_norm;
 mod linear;
