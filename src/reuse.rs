@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 const SMALLEST: usize = 32 << 10;
 /// The largest block that is kept.
 const LARGEST: usize = 1 << 30;
-/// Bytes that may lie idle unless [`keep_at_most`] says otherwise; a block freed beyond them goes back to the system.
+/// Bytes that may lie idle unless [`keep_at_most`] says otherwise. For a block freed beyond them those go back to the system
+/// whose size was asked for least lately: what loading a model left behind makes room for what a training step uses.
 const IDLE: usize = 512 << 20;
 /// Alignment of every kept block: one line of the cache, one vector of AVX-512.
 const ALIGN: usize = 64;
@@ -32,6 +33,9 @@ struct List(*mut u8);
 unsafe impl Send for List {}
 
 static FREE: [Mutex<List>; CLASSES] = [const { Mutex::new(List(ptr::null_mut())) }; CLASSES];
+/// When a block of each size was last asked for, by a clock that counts such requests.
+static ASKED: [AtomicUsize; CLASSES] = [const { AtomicUsize::new(0) }; CLASSES];
+static CLOCK: AtomicUsize = AtomicUsize::new(0);
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(IDLE);
 
@@ -59,8 +63,13 @@ fn block_layout(size: usize) -> Layout {
     unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
 }
 
-/// A free block of the class, if one waits.
+/// A free block of the class, if one waits, for somebody who asks for it.
 fn take(class: usize, size: usize) -> Option<*mut u8> {
+    ASKED[class].store(CLOCK.fetch_add(1, Relaxed), Relaxed);
+    pop(class, size)
+}
+
+fn pop(class: usize, size: usize) -> Option<*mut u8> {
     let mut list = FREE[class].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let block = list.0;
     if block.is_null() {
@@ -72,9 +81,10 @@ fn take(class: usize, size: usize) -> Option<*mut u8> {
     Some(block)
 }
 
-/// Puts a block on its list; false if too much lies idle already.
+/// Puts a block on its list; false if too much lies idle that is no older.
 fn keep(block: *mut u8, class: usize, size: usize) -> bool {
-    if HELD.fetch_add(size, Relaxed) + size > MOST.load(Relaxed) {
+    HELD.fetch_add(size, Relaxed);
+    if !make_room(class) {
         HELD.fetch_sub(size, Relaxed);
         return false;
     }
@@ -83,6 +93,31 @@ fn keep(block: *mut u8, class: usize, size: usize) -> bool {
     unsafe { block.cast::<*mut u8>().write(list.0) };
     list.0 = block;
     true
+}
+
+/// Gives idle blocks back until no more than allowed lie idle; false if those left were asked for later than `class`.
+fn make_room(class: usize) -> bool {
+    while HELD.load(Relaxed) > MOST.load(Relaxed) {
+        let waits =
+            |class: &usize| !FREE[*class].lock().unwrap_or_else(|poisoned| poisoned.into_inner()).0.is_null();
+        let oldest = (0..CLASSES).filter(waits).min_by_key(|class| ASKED[*class].load(Relaxed));
+        let Some(oldest) = oldest.filter(|oldest| ASKED[*oldest].load(Relaxed) < ASKED[class].load(Relaxed))
+        else {
+            return false;
+        };
+        let size = block_size(oldest);
+        if let Some(block) = pop(oldest, size) {
+            // SAFETY: a block of a class was allocated with this layout.
+            unsafe { System.dealloc(block, block_layout(size)) };
+        }
+    }
+    true
+}
+
+/// The size of a class's blocks.
+fn block_size(class: usize) -> usize {
+    let power = SMALLEST << (class / STEPS);
+    power + class % STEPS * (power / STEPS)
 }
 
 // SAFETY: a block of a class is always allocated with that class's own size and alignment, which are at least those
@@ -164,6 +199,7 @@ mod tests {
             let (index, block) = class(layout(size)).unwrap();
             prop_assert!(index < CLASSES && block >= size && block <= size + size / STEPS + 1);
             prop_assert_eq!(class(layout(block)), Some((index, block)));
+            prop_assert_eq!(block_size(index), block);
         }
 
         #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use candle_core::{DType, Device, Result, Tensor, Var};
-use lft::flow::{Block, Init, VelocityField, walking_loss};
+use lft::flow::{Block, Evaluation, Extras, Init, VelocityField, divergence, language_loss, walking_loss};
 use lft::ode::Method;
 use lft::ops::adamw::{ClippedSlot, Update, adamw, clipped_adamw};
 use lft::ops::{self, Activation, Rotary};
@@ -299,46 +299,153 @@ fn a_gradient_that_is_not_finite_changes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The velocity field as one operation, against the CPU's composition: a walk's loss and every parameter's gradient.
-#[test]
-fn walks() -> anyhow::Result<()> {
-    let Some(card) = card() else { return Ok(()) };
-    let config = Config {
+/// A small model on the card and the same on the CPU; weights are such that bf16 holds them exactly.
+fn models(card: &Device, dtype: DType, config: &Config) -> anyhow::Result<[Arc<Pythia>; 2]> {
+    let here = Pythia::random(config.clone(), 1, F, &Device::Cpu)?;
+    let here = here.map(|w| w.to_dtype(B)?.to_dtype(F))?;
+    Ok([Arc::new(here.to(dtype, card)?), Arc::new(here)])
+}
+
+fn small() -> Config {
+    Config {
         hidden_size: 64,
         intermediate_size: 136,
         num_hidden_layers: 4,
         num_attention_heads: 2,
         vocab_size: 50,
+        initializer_range: 0.1,
         ..Config::default()
-    };
-    let walk = |device: &Device, dtype: DType| {
-        let teacher = Pythia::random(config.clone(), 1, F, &Device::Cpu)?;
-        let teacher = Arc::new(Pythia::build(config.clone(), None, device, |name, _| {
-            let found = teacher.tensors().into_iter().find(|(own, _)| own == name);
-            let (_, tensor) = found.context("a weight of the teacher")?;
-            Ok(tensor.to_dtype(B)?.to_dtype(dtype)?.to_device(device)?)
-        })?);
-        let field = VelocityField::new(&teacher, Block::new(1, 3, 4)?, Init::Teacher, None, 2)?;
-        let [x0, x1] = [3, 4].map(|seed| random(&[3, 70, 64], seed).and_then(|x| x.to_device(device)));
-        let times = [[0f32; 3], [0.3, 0.5, 0.1], [1.0; 3]].map(|t| Tensor::new(&t, device));
-        let times = times.into_iter().collect::<Result<Vec<_>>>()?;
-        let loss = walking_loss(&field, &x0?, &x1?, &times, Method::Midpoint)?;
-        let gradients = loss.backward()?;
-        let named = field.parameters().iter().map(|(name, var)| {
-            let gradient = gradients.get(var).with_context(|| format!("{name} received no gradient"))?;
-            anyhow::Ok((name.clone(), gradient.clone()))
-        });
-        anyhow::Ok((loss, named.collect::<anyhow::Result<Vec<_>>>()?))
-    };
-    let (expected, slopes) = walk(&Device::Cpu, F)?;
-    for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
-        let (found, found_slopes) = walk(&card, dtype)?;
-        let error = distance(&found, &expected)?;
-        assert!(error <= limit, "loss in {dtype:?} off by {error:e}");
-        for ((name, expected), (_, found)) in slopes.iter().zip(&found_slopes) {
-            let error = distance(found, expected)?;
-            assert!(error <= limit, "gradient of {name} in {dtype:?} off by {error:e}");
+    }
+}
+
+/// A frozen layer as one operation: its result and the gradient of its input.
+#[test]
+fn frozen_layers() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let odd = Config { hidden_size: 30, intermediate_size: 77, num_attention_heads: 3, ..small() };
+    let variants = [
+        small(),
+        Config { hidden_act: Activation::Relu, ..odd.clone() },
+        Config { attention_bias: false, hidden_act: Activation::GeluNew, ..small() },
+        Config { use_parallel_residual: false, ..odd },
+    ];
+    for config in variants {
+        for (batch, tokens) in [(1, 1), (3, 70)] {
+            let x = values(&[batch, tokens, config.hidden_size], 5)?;
+            for dtype in [F, B] {
+                let [there, here] = models(&card, dtype, &config)?;
+                let run = |v: &[Tensor]| {
+                    let model = if v[0].device().is_cuda() { &there } else { &here };
+                    model.run(&v[0], 1, 2).map_err(|why| candle_core::Error::msg(format!("{why:#}")))
+                };
+                let what = format!("a layer of width {} on ({batch}, {tokens})", config.hidden_size);
+                agrees(&what, &card, std::slice::from_ref(&x), &[dtype], run)?;
+            }
         }
     }
+    Ok(())
+}
+
+/// Losses of the next token through frozen layers.
+#[test]
+fn losses_behind_the_block() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let (x, ids) = (values(&[3, 70, 64], 5)?, (0..210u32).map(|i| i * 7 % 50).collect::<Vec<_>>());
+    for dtype in [F, B] {
+        let [there, here] = models(&card, dtype, &small())?;
+        for kl in [true, false] {
+            let loss = |v: &[Tensor]| {
+                let device = v[0].device();
+                let model = if device.is_cuda() { &there } else { &here };
+                let loss = if kl {
+                    let logits =
+                        (values(&[210, 50], 6)? * 4.0)?.to_device(device)?.to_dtype(model.dtype())?;
+                    divergence(model, 2, &v[0], &logits)
+                } else {
+                    let ids = Tensor::from_vec(ids.clone(), (3, 70), &Device::Cpu)?;
+                    language_loss(model, 2, &v[0], &ids)
+                };
+                loss.map_err(|why| candle_core::Error::msg(format!("{why:#}")))
+            };
+            let what = format!("kl = {kl} in {dtype:?}");
+            let run = |device: &Device| -> anyhow::Result<(Tensor, Tensor)> {
+                let x = Var::from_tensor(&x.to_device(device)?)?;
+                let loss = loss(&[x.as_tensor().clone()])?;
+                let slope = loss.backward()?.remove(&x).context("no gradient")?;
+                Ok((loss, slope))
+            };
+            let limit = if dtype == F { 1e-4 } else { 3e-2 };
+            let ((found, slope), (expected, expected_slope)) = (run(&card)?, run(&Device::Cpu)?);
+            let errors = [distance(&found, &expected)?, distance(&slope, &expected_slope)?];
+            assert!(errors.iter().all(|e| *e <= limit), "{what}: off by {errors:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A walk of a field with parameters other than the initial ones, on one device: the loss and every parameter's gradient.
+fn walk(
+    teacher: &Arc<Pythia>,
+    extras: Extras,
+    times: &[&[f32]],
+    method: Method,
+    recompute: bool,
+) -> anyhow::Result<(Tensor, Vec<(String, Tensor)>)> {
+    let device = teacher.device();
+    let field = VelocityField::extended(teacher, Block::new(1, 3, 4)?, Init::Teacher, None, 2, extras)?;
+    for (i, (name, var)) in field.parameters().iter().enumerate() {
+        let scale = if name.starts_with("low_rank") { 0.3 } else { 0.02 };
+        let moved = (var.as_tensor().to_device(&Device::Cpu)? + (random(var.dims(), i as u64)? * scale)?)?;
+        var.set(&moved.to_dtype(B)?.to_dtype(F)?.to_device(device)?)?;
+    }
+    let field = Arc::new(field);
+    let [x0, x1] = [3, 4].map(|seed| random(&[3, 70, 64], seed).and_then(|x| x.to_device(device)));
+    let times = match field.learned_times(times.len() - 1) {
+        Some(times) => times?,
+        None => times.iter().map(|t| Tensor::new(*t, device)).collect::<Result<_>>()?,
+    };
+    let loss = walking_loss(&Evaluation::of(&field, recompute)?, &x0?, &x1?, &times, method)?;
+    let gradients = loss.backward()?;
+    let named = field.parameters().iter().map(|(name, var)| {
+        let gradient = gradients.get(var).with_context(|| format!("{name} received no gradient"))?;
+        anyhow::Ok((name.clone(), gradient.clone()))
+    });
+    Ok((loss, named.collect::<anyhow::Result<_>>()?))
+}
+
+/// The velocity field as one operation, against the CPU's composition.
+#[test]
+fn walks() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let own: &[&[f32]] = &[&[0.0; 3], &[0.3, 0.5, 0.1], &[1.0; 3]];
+    let shared: &[&[f32]] = &[&[0.0], &[0.4], &[1.0]];
+    let rank = |rank| Extras { rank, ..Extras::default() };
+    let mut wrong = Vec::new();
+    for (extras, times, method) in [
+        (rank(0), own, Method::Midpoint),
+        (rank(0), shared, Method::Euler),
+        (rank(32), shared, Method::Euler),
+        (rank(5), shared, Method::Midpoint),
+        (rank(5), own, Method::Midpoint),
+        (Extras { learn_times: 2, rank: 5, ..Extras::default() }, shared, Method::Euler),
+    ] {
+        for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
+            let [there, here] = models(&card, dtype, &small())?;
+            let (expected, slopes) = walk(&here, extras, times, method, false)?;
+            for recompute in [false, true] {
+                let what =
+                    format!("{extras:?}, times {times:?}, {method:?}, {dtype:?}, recompute {recompute}");
+                let (found, found_slopes) = walk(&there, extras, times, method, recompute)?;
+                let pairs = slopes.iter().zip(&found_slopes).map(|((name, e), (_, f))| (name.as_str(), f, e));
+                for (name, found, expected) in std::iter::once(("the loss", &found, &expected)).chain(pairs) {
+                    let error = distance(found, expected)?;
+                    if error > limit {
+                        wrong.push(format!("{what}: {name} is off by {error:e}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }

@@ -65,12 +65,12 @@ class Lft:
         self.expect("done")
         return (time.perf_counter() - start) / count
 
-    def memory(self):
-        """MiB that the process holds on the card."""
-        query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-        used = [int(line.split(",")[1]) for line in subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
-                if line.split(",")[0].strip() == str(self.process.pid)]
-        return used[0] if used else float("nan")
+    def memory(self, work):
+        """MiB of tensors at the highest point of the work beyond those before it, by CUDA's memory pool."""
+        self.process.stdin.write(f"{work} 0\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().strip()
+        return round(int(answer) / 2**20) if answer.isdigit() else float("nan")
 
 
 class Torch:
@@ -182,7 +182,7 @@ def main():
             rival = max(rivals, key=rate.get)
             ratios = sorted(r[rival] / r["lft"] for r in rounds)
             row |= {"ratio": round(statistics.median(ratios), 3), "from": round(ratios[0], 3), "to": round(ratios[-1], 3)}
-        row |= {"goal": GOALS.get(work), "lft MiB": lft.memory(),
+        row |= {"goal": GOALS.get(work), "lft MiB": lft.memory(work),
                 "torch MiB": round((torch.cuda.max_memory_allocated() - before) / 2**20)}
         rows.append(row)
         print(json.dumps(row), flush=True)

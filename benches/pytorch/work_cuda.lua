@@ -1,7 +1,8 @@
 -- lft's side of compare_cuda.py: does pieces of work on the CUDA card on command.
 --
 -- Reads lines from standard input, each a work's name and a number n, does the work n times, waits for the card and
--- answers `done`. The program that asks holds the clock.
+-- answers `done`. The program that asks holds the clock. With n = 0 it does the work once and answers the bytes of tensors
+-- at the highest point beyond those before.
 
 local lft = require("lft")
 
@@ -57,6 +58,12 @@ end
 answer("ready")
 for line in io.lines() do
   local name, n = line:match("^([%w_]+) (%d+)$")
-  works[name](tonumber(n))
-  answer("done")
+  local work, count = works[name], math.tointeger(n)
+  if count == 0 then
+    local measured = lft.bench(name, {samples = 1, warmup = 0}, function() work(1) end)
+    answer(tostring(measured.peak_bytes))
+  else
+    work(count)
+    answer("done")
+  end
 end

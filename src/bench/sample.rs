@@ -5,6 +5,8 @@ use candle_core::Device;
 
 use crate::heap::Mark;
 use crate::ode;
+#[cfg(feature = "cuda")]
+use crate::ops::cuda::PoolMark;
 
 /// A piece of work that is timed.
 pub trait Work {
@@ -56,6 +58,8 @@ impl Sample {
         let Stand { device, clock } = stand;
         work.prepare()?;
         device.synchronize()?;
+        #[cfg(feature = "cuda")]
+        let pool = device.is_cuda().then(|| PoolMark::set(device)).transpose()?;
         let (mark, evaluations) = (Mark::set(), ode::evaluations());
         let begun = clock();
         for _ in 0..iterations {
@@ -65,6 +69,8 @@ impl Sample {
         let seconds = clock() - begun;
         // On another device the host's part of the memory would tell little.
         let peak = device.is_cpu().then(|| mark.peak());
+        #[cfg(feature = "cuda")]
+        let peak = pool.map_or(Ok(peak), |pool| pool.peak().map(Some))?;
         Ok(Self { seconds, evaluations: ode::evaluations() - evaluations, peak })
     }
 }

@@ -3,12 +3,15 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor, Var};
 
-use crate::ops;
+use crate::ops::{
+    self,
+    divergence::{check_targets, comparable},
+};
 use crate::pythia::Pythia;
 
 /// Elements of the logits held at a time on the CPU and on a GPU, which needs larger pieces to be busy. A
 /// student's B × T × V logits never exist at once.
-const LOGITS: (usize, usize) = (1 << 23, 1 << 25);
+const LOGITS: (usize, usize) = (1 << 23, 1 << 26);
 
 /// `KL(teacher ‖ student)` of the next token in nats, mean over tokens, of a student whose latents at boundary
 /// n are `x1`. The gradient runs through the frozen layers n..L into whatever `x1` was made of.
@@ -24,8 +27,11 @@ pub fn divergence(teacher: &Pythia, n: usize, x1: &Tensor, logits: &Tensor) -> R
         h.dim(0)?
     );
     unembedded(teacher, &h, rows(teacher), |student, first, count| {
-        let target = logits.narrow(0, first, count)?.to_dtype(DType::F32)?;
-        Ok(ops::kl_divergence(&target, student)?)
+        let target = comparable(&logits.narrow(0, first, count)?)?;
+        if target.dtype() == student.dtype() {
+            return Ok(ops::kl_divergence(&target, student)?);
+        }
+        Ok(ops::kl_divergence(&target.to_dtype(DType::F32)?, &student.to_dtype(DType::F32)?)?)
     })
 }
 
@@ -37,9 +43,11 @@ pub fn language_loss(teacher: &Pythia, n: usize, x1: &Tensor, ids: &Tensor) -> R
     let (_, tokens) = ids.dims2()?;
     ensure!(tokens >= 2, "a language-modelling loss needs windows of at least two tokens");
     let h = last_hidden(teacher, n, x1)?.narrow(1, 0, tokens - 1)?.flatten(0, 1)?;
-    let next = ids.narrow(1, 1, tokens - 1)?.flatten_all()?.to_dtype(DType::U32)?.to_device(h.device())?;
+    let next = ids.narrow(1, 1, tokens - 1)?.flatten_all()?.to_dtype(DType::U32)?;
+    check_targets(&next, teacher.config.vocab_size)?;
+    let next = next.to_device(h.device())?;
     unembedded(teacher, &h, rows(teacher), |student, first, count| {
-        Ok(ops::cross_entropy(student, &next.narrow(0, first, count)?)?)
+        Ok(ops::cross_entropy_of_known(student, &next.narrow(0, first, count)?)?)
     })
 }
 
@@ -65,8 +73,7 @@ fn rows(teacher: &Pythia) -> usize {
 
 /// The mean over positions of `loss(logits, first, count)`, one value a position, for hidden states h (N, D).
 ///
-/// The logits are made and differentiated `block` positions at a time, with respect to h. The result is the
-/// loss plus `h·g − detach(h·g)`, which is zero and has the gradient g.
+/// The logits are made and differentiated `block` positions at a time, with respect to h.
 fn unembedded(
     teacher: &Pythia,
     h: &Tensor,
@@ -79,7 +86,7 @@ fn unembedded(
     for first in (0..positions).step_by(block) {
         let count = block.min(positions - first);
         let states = Var::from_tensor(&states.narrow(0, first, count)?)?;
-        let logits = ops::linear(&states, teacher.unembed_weight(), None)?.to_dtype(DType::F32)?;
+        let logits = comparable(&ops::linear(&states, teacher.unembed_weight(), None)?)?;
         let sum = (loss(&logits, first, count)?.sum_all()? / positions as f64)?;
         let gradients = sum.backward()?;
         let slope = gradients.get(&states).context("the loss does not depend on the hidden states")?;
@@ -87,8 +94,7 @@ fn unembedded(
         sums.push(sum.detach());
     }
     let value = Tensor::stack(&sums, 0)?.sum_all()?;
-    let linear = (h.to_dtype(DType::F32)? * Tensor::cat(&slopes, 0)?)?.sum_all()?;
-    Ok(((&linear - linear.detach())? + value)?)
+    Ok(ops::graft(h, &value, &Tensor::cat(&slopes, 0)?)?)
 }
 
 #[cfg(test)]

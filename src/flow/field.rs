@@ -38,11 +38,20 @@ pub trait Field {
         sum(base, self.scaled_velocity(x, t, d)?, c)
     }
 
-    /// Runs `body`, in which the field's parameters do not change, so that what is made of them may be made once.
-    fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R
+    /// Runs `body`, in which the field's parameters do not change, so that what is made of them may be made once, and at
+    /// once for the given times. Times of other tensors remain possible.
+    ///
+    /// # Errors
+    /// Those of `body`, and when memory is short.
+    fn unchanged(
+        &self,
+        times: &[Tensor],
+        body: impl FnOnce() -> anyhow::Result<Tensor>,
+    ) -> anyhow::Result<Tensor>
     where
         Self: Sized,
     {
+        let _ = times;
         body()
     }
 }

@@ -5,6 +5,8 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 use crate::ops;
+#[cfg(feature = "cuda")]
+use crate::ops::cuda::Factors;
 use crate::pythia::Config;
 
 /// The layer's matrices in the order in which they are used.
@@ -60,8 +62,15 @@ impl LowRank {
     /// `x` (B, T, I); `scales` (G, 4·r) with G = B or 1; result (B, T, O).
     pub fn apply(&self, i: usize, x: &Tensor, scales: &Tensor) -> Result<Tensor> {
         let s = scales.narrow(1, i * self.rank, self.rank)?.unsqueeze(1)?;
-        let inner = ops::linear(x, &self.down[i], None)?.broadcast_mul(&s)?;
-        Ok(ops::linear(&inner, &self.up[i], None)?)
+        // The scales stay f32, and so do the sums over tokens that are their gradients.
+        let inner = ops::linear(x, &self.down[i], None)?.to_dtype(s.dtype())?.broadcast_mul(&s)?;
+        Ok(ops::linear(&inner.to_dtype(x.dtype())?, &self.up[i], None)?)
+    }
+
+    /// The factors as the operation on a CUDA card takes them.
+    #[cfg(feature = "cuda")]
+    pub fn factors(&self) -> Result<Factors> {
+        Ok(Factors::new(&self.up, &self.down)?)
     }
 
     /// `B·diag(s)·A` of matrix i at one time.

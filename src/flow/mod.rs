@@ -14,8 +14,10 @@ mod integration;
 mod learned_times;
 mod lowrank;
 mod matching;
+mod moments;
 #[cfg(feature = "cuda")]
 mod on_card;
+mod on_processor;
 mod path;
 mod recompute;
 pub mod recoupling;

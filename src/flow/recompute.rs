@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::{Error, Tensor};
 
+use super::field::sum;
 use super::{Field, VelocityField};
 use crate::ops::Recompute;
 
@@ -55,6 +56,20 @@ impl Field for Evaluation {
                 Ok(recompute.call(x, twice)?)
             }
             Self::Kept(field) | Self::Recomputed(field, _) => field.scaled_velocity(x, t, d),
+        }
+    }
+
+    fn advance(&self, base: &Tensor, (x, t): (&Tensor, &Tensor), d: &Tensor, c: f64) -> Result<Tensor> {
+        match self {
+            Self::Kept(field) => field.advance(base, (x, t), d, c),
+            Self::Recomputed(..) => sum(base, self.scaled_velocity(x, t, d)?, c),
+        }
+    }
+
+    fn unchanged(&self, times: &[Tensor], body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        match self {
+            Self::Kept(field) => field.unchanged(times, body),
+            Self::Recomputed(..) => body(),
         }
     }
 }

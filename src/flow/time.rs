@@ -14,9 +14,9 @@ const TIME_SCALE: f64 = 1000.0;
 const MAX_PERIOD: f64 = 10_000.0;
 
 /// Shifts, scales and gates of a layer at given times, one row G for each time.
+#[derive(Clone)]
 pub struct Modulation {
     /// (G, 6·D): γ₁, β₁, γ₂, β₂, α₁, α₂.
-    #[cfg(feature = "cuda")]
     pub(super) projection: Tensor,
     /// (G, D): γ₁, then β₁, γ₂, β₂.
     rows: [Tensor; 4],
@@ -31,18 +31,25 @@ impl Modulation {
         let d = width / 6;
         let part = |i: usize| projection.narrow(D::Minus1, i * d, d);
         let gates = projection.narrow(D::Minus1, 4 * d, 2 * d)?.reshape((groups, 2, d))?;
-        Ok(Self {
-            #[cfg(feature = "cuda")]
-            projection: projection.clone(),
-            rows: [part(0)?, part(1)?, part(2)?, part(3)?],
-            gates,
-        })
+        Ok(Self { projection: projection.clone(), rows: [part(0)?, part(1)?, part(2)?, part(3)?], gates })
     }
 
     /// That of an ordinary layer: `γ = β = 0`, `α = 1`.
     pub(super) fn plain(width: usize, device: &Device) -> Result<Self> {
         let values: Vec<f32> = (0..6 * width).map(|i| if i < 4 * width { 0.0 } else { 1.0 }).collect();
         Self::new(&Tensor::from_vec(values, (1, 6 * width), device)?)
+    }
+
+    /// The same with gates times a length for each row.
+    ///
+    /// # Shapes
+    /// `length` (G) or (1).
+    #[cfg(feature = "cuda")]
+    pub(super) fn lengthened(&self, length: &Tensor) -> Result<Self> {
+        let width = self.projection.dim(1)? / 3;
+        let norms = self.projection.narrow(1, 0, 2 * width)?;
+        let gates = self.projection.narrow(1, 2 * width, width)?.broadcast_mul(&length.unsqueeze(1)?)?;
+        Self::new(&Tensor::cat(&[norms, gates], 1)?)
     }
 
     /// The modulated norm's scale `w⊙(1+γ)` and shift `b⊙(1+γ) + β`, both (G, D); `branch` is 0 for the
@@ -86,7 +93,12 @@ impl TimeConditioning {
     /// # Shapes
     /// `condition` (G, D).
     pub fn modulation(&self, condition: &Tensor) -> Result<Modulation> {
-        Modulation::new(&ops::linear(condition, &self.adaln.0, Some(&self.adaln.1))?)
+        Modulation::new(&self.projection(condition)?)
+    }
+
+    /// What [`Modulation::new`] splits, (G, 6·D).
+    pub fn projection(&self, condition: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(condition, &self.adaln.0, Some(&self.adaln.1))?)
     }
 }
 

@@ -3,21 +3,21 @@
 mod fold;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, TensorId, Var};
 use candle_nn::kv_cache::KvCache;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::Block;
 use super::extras::Extras;
-use super::field::Field;
-#[cfg(feature = "cuda")]
-use super::field::sum;
+use super::field::{Field, sum};
 use super::init::{Init, initial};
 use super::learned_times::LearnedTimes;
 use super::lowrank::LowRank;
+use super::moments::Moments;
 #[cfg(feature = "cuda")]
 use super::on_card::{OnCard, Sum};
+use super::on_processor::{self, OnProcessor};
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
 use crate::ode;
 use crate::ops;
@@ -41,15 +41,18 @@ pub struct VelocityField {
     config: Config,
     /// What the branches are computed in; the stream, the time conditioning and the weights themselves are f32.
     compute: DType,
+    moments: Moments,
+    processor: OnProcessor,
     #[cfg(feature = "cuda")]
     card: OnCard,
 }
 
 /// What the field makes of a time: one row G for each time.
-struct Conditioned {
-    modulation: Modulation,
+#[derive(Clone)]
+pub(super) struct Conditioned {
+    pub(super) modulation: Modulation,
     /// (G, 4·r): strengths of the low-rank updates.
-    scales: Option<Tensor>,
+    pub(super) scales: Option<Tensor>,
 }
 
 impl VelocityField {
@@ -193,6 +196,8 @@ impl VelocityField {
             parameters,
             config,
             compute: DType::F32,
+            moments: Moments::default(),
+            processor: OnProcessor::default(),
             #[cfg(feature = "cuda")]
             card: OnCard::default(),
         })
@@ -212,6 +217,8 @@ impl VelocityField {
             times: self.times.as_ref().map(LearnedTimes::detach),
             parameters: self.parameters.clone(),
             compute: self.compute,
+            moments: Moments::default(),
+            processor: OnProcessor::default(),
             #[cfg(feature = "cuda")]
             card: self.card.clone(),
         }
@@ -266,7 +273,32 @@ impl VelocityField {
         })
     }
 
+    /// What the field makes of several times of one length G each, all at once: products of so few rows cost no more for
+    /// many times than for one, and the gradients of the weights behind them are made once. Empty for other times.
+    fn condition_all(&self, times: &[Tensor]) -> Result<Vec<(TensorId, Conditioned)>> {
+        let (Some(time), Some(first)) = (&self.time, times.first()) else { return Ok(Vec::new()) };
+        let groups = first.elem_count();
+        if times.iter().any(|t| t.elem_count() != groups) {
+            return Ok(Vec::new());
+        }
+        let condition = time.condition(&Tensor::cat(times, 0)?)?;
+        let projection = time.projection(&condition)?;
+        let scales = self.low_rank.as_ref().map(|low_rank| low_rank.scales(&condition)).transpose()?;
+        let rows = |all: &Tensor, i: usize| all.narrow(0, i * groups, groups);
+        let one = |(i, t): (usize, &Tensor)| {
+            let modulation = Modulation::new(&rows(&projection, i)?)?;
+            Ok((
+                t.id(),
+                Conditioned { modulation, scales: scales.as_ref().map(|all| rows(all, i)).transpose()? },
+            ))
+        };
+        times.iter().enumerate().map(one).collect()
+    }
+
     fn condition(&self, t: &Tensor) -> Result<Conditioned> {
+        if let Some(known) = self.moments.find(t) {
+            return Ok(known);
+        }
         let Some(time) = &self.time else {
             return Ok(Conditioned {
                 modulation: Modulation::plain(self.width(), t.device())?,
@@ -284,6 +316,9 @@ impl VelocityField {
         ode::evaluation(|| {
             #[cfg(feature = "cuda")]
             if let Some(u) = self.on_card(x, conditioned, length, (1.0, false))? {
+                return Ok(u);
+            }
+            if let Some(u) = self.on_processor(x, conditioned, length, (1.0, false))? {
                 return Ok(u);
             }
             let gates = &conditioned.modulation.gates;
@@ -304,12 +339,30 @@ impl VelocityField {
         length: Option<&Tensor>,
         (factor, on_x): (f64, bool),
     ) -> Result<Option<Tensor>> {
-        if conditioned.scales.is_some() {
+        let updates = self.low_rank.as_ref().zip(conditioned.scales.as_ref());
+        let layer = (&self.layer, &self.context);
+        let plain = &conditioned.modulation;
+        // The operation has no gradient for the length: one that is trained goes into the gates in front of it.
+        let trained =
+            length.filter(|length| length.track_op()).map(|length| plain.lengthened(length)).transpose()?;
+        let length = length.filter(|_| trained.is_none()).cloned();
+        let sum = Sum { length, factor, on_x };
+        self.card.field(layer, updates, self.compute, x, trained.as_ref().unwrap_or(plain), &sum)
+    }
+
+    /// The same on the processor.
+    fn on_processor(
+        &self,
+        x: &Tensor,
+        conditioned: &Conditioned,
+        length: Option<&Tensor>,
+        (factor, on_x): (f64, bool),
+    ) -> Result<Option<Tensor>> {
+        if conditioned.scales.is_some() || self.compute != DType::F32 {
             return Ok(None);
         }
-        let sum = Sum { length: length.cloned(), factor, on_x };
-        let modulation = &conditioned.modulation;
-        self.card.field(&self.layer, &self.context, self.compute, x, modulation, &sum)
+        let sum = on_processor::Sum { length: length.cloned(), factor, on_x };
+        self.processor.field(&self.layer, &self.context, x, &conditioned.modulation, &sum)
     }
 
     /// One evaluation, counted as such.
@@ -365,22 +418,30 @@ impl Field for VelocityField {
         self.whole(x, &self.condition(t)?, Some(d))
     }
 
-    #[cfg(feature = "cuda")]
     fn advance(&self, base: &Tensor, (x, t): (&Tensor, &Tensor), d: &Tensor, c: f64) -> Result<Tensor> {
         let conditioned = self.condition(t)?;
         let on_x = base.id() == x.id();
-        match self.on_card(x, &conditioned, Some(d), (c, on_x))? {
+        let part = self.on_processor(x, &conditioned, Some(d), (c, on_x))?;
+        #[cfg(feature = "cuda")]
+        let part =
+            part.map_or_else(|| self.on_card(x, &conditioned, Some(d), (c, on_x)), |sum| Ok(Some(sum)))?;
+        match part {
             Some(sum) if on_x => Ok(sum),
             Some(part) => Ok((base + part)?),
             None => sum(base, self.whole(x, &conditioned, Some(d))?, c),
         }
     }
 
-    #[cfg(feature = "cuda")]
-    fn unchanged<R>(&self, body: impl FnOnce() -> R) -> R {
-        self.card.keep_maps(true);
+    fn unchanged(&self, times: &[Tensor], body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        self.moments.keep(self.condition_all(times)?);
+        self.processor.keep_weights(true);
+        #[cfg(feature = "cuda")]
+        self.card.keep();
         let result = body();
-        self.card.keep_maps(false);
+        self.moments.release();
+        self.processor.keep_weights(false);
+        #[cfg(feature = "cuda")]
+        self.card.release();
         result
     }
 }

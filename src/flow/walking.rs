@@ -44,29 +44,48 @@ pub fn equal_times(k: usize, device: &Device) -> Result<Vec<Tensor>> {
 /// # Shapes
 /// `x0` (B, T, D); `times` tensors (B) or (1); result (B, T, D).
 pub fn walk(u: &impl Field, x0: &Tensor, times: &[Tensor], method: Method) -> Result<Tensor> {
-    u.unchanged(|| {
+    let steps = times.windows(2).map(|interval| Step::new(&interval[0], &interval[1], method));
+    let steps: Vec<Step> = steps.collect::<Result<_>>()?;
+    let known: Vec<Tensor> =
+        steps.iter().flat_map(|step| std::iter::once(&step.start).chain(&step.middle)).cloned().collect();
+    u.unchanged(&known, || {
         let mut x = x0.clone();
-        for interval in times.windows(2) {
-            let (start, length) = (&interval[0], (&interval[1] - &interval[0])?);
-            let at = |s: f64| start + (&length * s)?;
+        for Step { start, length, middle } in &steps {
             let advance = |base: &Tensor, x: &Tensor, t: &Tensor, c: f64| {
-                ode::evaluation(|| u.advance(base, (x, t), &length, c))
+                ode::evaluation(|| u.advance(base, (x, t), length, c))
             };
-            x = match method {
-                Method::Euler => advance(&x, &x, start, 1.0)?,
+            x = match (method, middle) {
+                (Method::Euler, _) => advance(&x, &x, start, 1.0)?,
                 // Paper, eq. 5.
-                Method::Midpoint => {
-                    let middle = advance(&x, &x, start, 0.5)?;
-                    advance(&x, &middle, &at(0.5)?, 1.0)?
+                (Method::Midpoint, Some(middle)) => {
+                    let halfway = advance(&x, &x, start, 0.5)?;
+                    advance(&x, &halfway, middle, 1.0)?
                 }
                 _ => {
-                    let field = |x: &Tensor, s: f64| u.scaled_velocity(x, &at(s)?, &length);
+                    let at = |s: f64| start + (length * s)?;
+                    let field = |x: &Tensor, s: f64| u.scaled_velocity(x, &at(s)?, length);
                     ode::step(method.tableau(), field, &x, 0.0, 1.0)?
                 }
             };
         }
         Ok(x)
     })
+}
+
+/// One interval of a walk.
+struct Step {
+    start: Tensor,
+    length: Tensor,
+    /// Where the midpoint rule evaluates the second time.
+    middle: Option<Tensor>,
+}
+
+impl Step {
+    fn new(start: &Tensor, end: &Tensor, method: Method) -> Result<Self> {
+        let length = (end - start)?;
+        let middle = (method == Method::Midpoint).then(|| start + (&length * 0.5)?).transpose()?;
+        Ok(Self { start: start.clone(), length, middle })
+    }
 }
 
 /// `L = E‖x̂₁ − x1‖²` with `x̂₁` the end of the walk (paper, eq. 8); the mean runs over all elements.

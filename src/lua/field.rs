@@ -66,6 +66,24 @@ impl Field for FieldArg {
             Self::Function(field) => field.scaled_velocity(x, t, d),
         }
     }
+
+    fn advance(&self, base: &Tensor, at: (&Tensor, &Tensor), d: &Tensor, c: f64) -> anyhow::Result<Tensor> {
+        match self {
+            Self::Velocity(field) => field.advance(base, at, d, c),
+            Self::Function(field) => field.advance(base, at, d, c),
+        }
+    }
+
+    fn unchanged(
+        &self,
+        times: &[Tensor],
+        body: impl FnOnce() -> anyhow::Result<Tensor>,
+    ) -> anyhow::Result<Tensor> {
+        match self {
+            Self::Velocity(field) => field.unchanged(times, body),
+            Self::Function(_) => body(),
+        }
+    }
 }
 
 impl FromLua for FieldArg {

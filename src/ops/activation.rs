@@ -38,6 +38,27 @@ impl Activation {
         self.composed(x)
     }
 
+    /// The activation of every element.
+    pub(super) fn of(self, x: &[f32]) -> Vec<f32> {
+        match self {
+            Self::Gelu => map(x, gelu),
+            Self::GeluNew | Self::GeluFast => map(x, gelu_tanh),
+            Self::Relu => map(x, |x| x.max(0.0)),
+            Self::Silu => map(x, silu),
+        }
+    }
+
+    /// In one pass over rows of `width`: `x` becomes its activation and `grad` the slope of what `x` was. Returns the sums
+    /// of the slope's columns.
+    pub(super) fn backward_in_place(self, x: &mut [f32], grad: &mut [f32], width: usize) -> Vec<f32> {
+        match self {
+            Self::Gelu => both(x, grad, width, |x| (gelu(x), gelu_slope(x))),
+            Self::GeluNew | Self::GeluFast => both(x, grad, width, |x| (gelu_tanh(x), gelu_tanh_slope(x))),
+            Self::Relu => both(x, grad, width, |x| (x.max(0.0), relu_slope(x))),
+            Self::Silu => both(x, grad, width, |x| (silu(x), silu_slope(x))),
+        }
+    }
+
     fn composed(self, x: &Tensor) -> Result<Tensor> {
         match self {
             // candle's own slopes of these two have constants of six digits.
@@ -81,6 +102,11 @@ fn gelu_tanh_slope(x: f32) -> f32 {
 }
 
 #[inline(always)]
+fn relu_slope(x: f32) -> f32 {
+    if x > 0.0 { 1.0 } else { 0.0 }
+}
+
+#[inline(always)]
 fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
@@ -105,6 +131,35 @@ vectorised! {
             *dx = g * slope(x);
         }
     }
+}
+
+vectorised! {
+    fn both_block[F: Fn(f32) -> (f32, f32)](x: &mut [f32], grad: &mut [f32], sums: &mut [f32], f: &F) {
+        let width = sums.len();
+        for (x, grad) in x.chunks_exact_mut(width).zip(grad.chunks_exact_mut(width)) {
+            for ((x, g), sum) in x.iter_mut().zip(grad).zip(&mut *sums) {
+                let (value, slope) = f(*x);
+                *x = value;
+                *g *= slope;
+                *sum += *g;
+            }
+        }
+    }
+}
+
+/// Rows of a task that sums columns.
+const ROWS: usize = 32;
+
+fn both(x: &mut [f32], grad: &mut [f32], width: usize, f: impl Fn(f32) -> (f32, f32) + Sync) -> Vec<f32> {
+    let blocks = x.par_chunks_mut(ROWS * width).zip(grad.par_chunks_mut(ROWS * width));
+    let partial: Vec<Vec<f32>> = blocks
+        .map(|(x, grad)| {
+            let mut sums = vec![0f32; width];
+            both_block(x, grad, &mut sums, &f);
+            sums
+        })
+        .collect();
+    kernel::fold_rows(&partial.concat(), width)
 }
 
 /// `f` of every element.
@@ -135,14 +190,7 @@ impl CustomOp1 for Fused {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = elements(x, layout)?;
-        let y = match self.0 {
-            Activation::Gelu => map(x, gelu),
-            Activation::GeluNew | Activation::GeluFast => map(x, gelu_tanh),
-            Activation::Relu => map(x, |x| x.max(0.0)),
-            Activation::Silu => map(x, silu),
-        };
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
+        Ok((CpuStorage::F32(self.0.of(elements(x, layout)?)), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -151,7 +199,7 @@ impl CustomOp1 for Fused {
             Ok(match self.0 {
                 Activation::Gelu => map_with(x, grad, gelu_slope),
                 Activation::GeluNew | Activation::GeluFast => map_with(x, grad, gelu_tanh_slope),
-                Activation::Relu => map_with(x, grad, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+                Activation::Relu => map_with(x, grad, relu_slope),
                 Activation::Silu => map_with(x, grad, silu_slope),
             })
         })?;

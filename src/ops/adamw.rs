@@ -1,9 +1,9 @@
 //! One AdamW update (Loshchilov & Hutter, arXiv 1711.05101) and the global gradient norm.
 
-use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
+use candle_core::{DType, Result, Tensor, Var};
 use rayon::prelude::*;
 
-use super::kernel::{self, GRAIN, elements, lane_sum, with_elements};
+use super::kernel::{self, GRAIN, lane_sum, with_elements, with_elements_mut};
 use super::simd::vectorised;
 
 #[cfg(feature = "cuda")]
@@ -37,9 +37,14 @@ pub struct Update {
 pub fn adamw(parameter: &Var, gradient: &Tensor, m: &Var, v: &Var, update: &Update) -> Result<()> {
     let gradient = gradient.contiguous()?;
     if kernel::applies(&[parameter, &gradient, m, v]) {
-        m.inplace_op2(&gradient, &FirstMoment(update))?;
-        v.inplace_op2(&gradient, &SecondMoment(update))?;
-        return parameter.inplace_op3(m, v, &Step(update));
+        let change = |w: &mut [f32]| {
+            with_elements_mut(m, |m| {
+                with_elements_mut(v, |v| {
+                    with_elements([&gradient], |[g]| Ok(in_one_pass(w, m, v, g, update)))
+                })
+            })
+        };
+        return with_elements_mut(parameter, change);
     }
     composed(parameter, &gradient, m, v, update)
 }
@@ -76,59 +81,40 @@ impl Update {
     }
 }
 
-struct FirstMoment<'a>(&'a Update);
-struct SecondMoment<'a>(&'a Update);
-struct Step<'a>(&'a Update);
-
-impl InplaceOp2 for FirstMoment<'_> {
-    fn name(&self) -> &'static str {
-        "adamw_first_moment"
-    }
-
-    fn cpu_fwd(&self, m: &mut CpuStorage, m_l: &Layout, g: &CpuStorage, g_l: &Layout) -> Result<()> {
-        let beta = self.0.beta1 as f32;
-        let gain = ((1.0 - self.0.beta1) * self.0.gradient_scale) as f32;
-        accumulate(elements_mut(m, m_l)?, elements(g, g_l)?, |m, g| beta * m + gain * g);
-        Ok(())
-    }
+/// Reads and writes every element once.
+fn in_one_pass(w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], update: &Update) {
+    let coefficients = Coefficients::of(update);
+    let moments = m.par_chunks_mut(GRAIN).zip(v.par_chunks_mut(GRAIN));
+    let blocks = w.par_chunks_mut(GRAIN).zip(moments).zip(g.par_chunks(GRAIN));
+    blocks.for_each(|((w, (m, v)), g)| move_block(w, m, v, g, coefficients));
 }
 
-impl InplaceOp2 for SecondMoment<'_> {
-    fn name(&self) -> &'static str {
-        "adamw_second_moment"
-    }
-
-    fn cpu_fwd(&self, v: &mut CpuStorage, v_l: &Layout, g: &CpuStorage, g_l: &Layout) -> Result<()> {
-        let beta = self.0.beta2 as f32;
-        let gain = ((1.0 - self.0.beta2) * self.0.gradient_scale.powi(2)) as f32;
-        accumulate(elements_mut(v, v_l)?, elements(g, g_l)?, |v, g| beta * v + gain * g * g);
-        Ok(())
-    }
+/// What an update multiplies by, in f32.
+#[derive(Clone, Copy)]
+struct Coefficients {
+    beta1: f32,
+    gain1: f32,
+    beta2: f32,
+    gain2: f32,
+    keep: f32,
+    rate: f32,
+    correction2: f32,
+    eps: f32,
 }
 
-impl InplaceOp3 for Step<'_> {
-    fn name(&self) -> &'static str {
-        "adamw_step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        w: &mut CpuStorage,
-        w_l: &Layout,
-        m: &CpuStorage,
-        m_l: &Layout,
-        v: &CpuStorage,
-        v_l: &Layout,
-    ) -> Result<()> {
-        let (c1, c2) = self.0.corrections();
-        let keep = (1.0 - self.0.lr * self.0.weight_decay) as f32;
-        let (rate, c2, eps) = ((self.0.lr / c1) as f32, (1.0 / c2) as f32, self.0.eps as f32);
-        let blocks = elements_mut(w, w_l)?.par_chunks_mut(GRAIN);
-        let moments = elements(m, m_l)?.par_chunks(GRAIN).zip(elements(v, v_l)?.par_chunks(GRAIN));
-        blocks.zip(moments).for_each(|(w, (m, v))| {
-            move_block(w, m, v, [keep, rate, c2, eps]);
-        });
-        Ok(())
+impl Coefficients {
+    fn of(update: &Update) -> Self {
+        let (c1, c2) = update.corrections();
+        Self {
+            beta1: update.beta1 as f32,
+            gain1: ((1.0 - update.beta1) * update.gradient_scale) as f32,
+            beta2: update.beta2 as f32,
+            gain2: ((1.0 - update.beta2) * update.gradient_scale.powi(2)) as f32,
+            keep: (1.0 - update.lr * update.weight_decay) as f32,
+            rate: (update.lr / c1) as f32,
+            correction2: (1.0 / c2) as f32,
+            eps: update.eps as f32,
+        }
     }
 }
 
@@ -139,33 +125,13 @@ vectorised! {
 }
 
 vectorised! {
-    fn accumulate_block[F: Fn(f32, f32) -> f32](state: &mut [f32], gradient: &[f32], f: &F) {
-        for (s, &g) in state.iter_mut().zip(gradient) {
-            *s = f(*s, g);
+    fn move_block[](w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], by: Coefficients) {
+        for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(g) {
+            *m = by.beta1 * *m + by.gain1 * g;
+            *v = by.beta2 * *v + by.gain2 * g * g;
+            *w = by.keep * *w - by.rate * *m / ((*v * by.correction2).sqrt() + by.eps);
         }
     }
-}
-
-vectorised! {
-    fn move_block[](w: &mut [f32], m: &[f32], v: &[f32], coefficients: [f32; 4]) {
-        let [keep, rate, c2, eps] = coefficients;
-        for ((w, &m), &v) in w.iter_mut().zip(m).zip(v) {
-            *w = keep * *w - rate * m / ((v * c2).sqrt() + eps);
-        }
-    }
-}
-
-fn accumulate(state: &mut [f32], gradient: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
-    state.par_chunks_mut(GRAIN).zip(gradient.par_chunks(GRAIN)).for_each(|(state, gradient)| {
-        accumulate_block(state, gradient, &f);
-    });
-}
-
-fn elements_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
-    let (CpuStorage::F32(data), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-        bail!("an in-place kernel was given a tensor that is not contiguous f32")
-    };
-    Ok(&mut data[start..end])
 }
 
 #[cfg(test)]

@@ -31,10 +31,6 @@ struct Head {
 }
 
 impl Fused {
-    fn tokens(&self, shape: &Shape) -> usize {
-        shape.dims()[1]
-    }
-
     /// Copies one head out of the packed rows and turns its queries and keys.
     fn load(&self, qkv: &[f32], task: usize, tokens: usize, cos: &[f32], sin: &[f32]) -> Head {
         let (c, width) = (self.channels, 3 * self.heads * self.channels);
@@ -122,6 +118,51 @@ impl Fused {
     }
 }
 
+/// All heads of all examples, with the rotary tables cos and sin.
+impl Fused {
+    /// The attention's result (B, T, H·C).
+    pub fn attend(&self, qkv: &[f32], tokens: usize, [cos, sin]: [&[f32]; 2]) -> Vec<f32> {
+        let (c, h) = (self.channels, self.heads);
+        let batch = qkv.len() / (3 * h * c * tokens);
+        let run = |task| self.forward(&self.load(qkv, task, tokens, cos, sin), tokens);
+        let heads: Vec<Vec<f32>> = (0..batch * h).into_par_iter().map(run).collect();
+        let mut out = vec![0f32; batch * tokens * h * c];
+        out.par_chunks_mut(h * c).enumerate().with_min_len(64).for_each(|(row, out)| {
+            let (example, t) = (row / tokens, row % tokens);
+            for (head, out) in heads[example * h..][..h].iter().zip(out.chunks_exact_mut(c)) {
+                out.copy_from_slice(&head[t * c..][..c]);
+            }
+        });
+        out
+    }
+
+    /// The slope (B, T, H·3·C) of the packed projection, given that of the result.
+    pub fn slopes(&self, qkv: &[f32], grad: &[f32], tokens: usize, [cos, sin]: [&[f32]; 2]) -> Vec<f32> {
+        let (c, h) = (self.channels, self.heads);
+        let run = |task: usize| {
+            let (example, head) = (task / h, task % h);
+            let mut own = vec![0f32; tokens * c];
+            for (t, row) in own.chunks_exact_mut(c).enumerate() {
+                row.copy_from_slice(&grad[((example * tokens + t) * h + head) * c..][..c]);
+            }
+            let mut d = self.backward(&self.load(qkv, task, tokens, cos, sin), &own, tokens);
+            self.unturn(&mut d, tokens, cos, sin);
+            d
+        };
+        let heads: Vec<Head> = (0..qkv.len() / (3 * c * tokens)).into_par_iter().map(run).collect();
+        let mut packed = vec![0f32; qkv.len()];
+        packed.par_chunks_mut(3 * h * c).enumerate().with_min_len(64).for_each(|(row, out)| {
+            let (example, t) = (row / tokens, row % tokens);
+            for (head, out) in heads[example * h..][..h].iter().zip(out.chunks_exact_mut(3 * c)) {
+                out[..c].copy_from_slice(&head.q[t * c..][..c]);
+                out[c..2 * c].copy_from_slice(&head.k[t * c..][..c]);
+                out[2 * c..].copy_from_slice(&head.v[t * c..][..c]);
+            }
+        });
+        packed
+    }
+}
+
 vectorised! {
     /// Softmax of each row of scores (rows `last` apart, of queries `first..`) over the keys up to its own.
     fn causal_softmax[](scores: &mut [f32], first: usize, last: usize) {
@@ -161,48 +202,16 @@ impl CustomOp1 for Fused {
 
     fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let qkv = elements(qkv, layout)?;
-        let (c, h, tokens) = (self.channels, self.heads, self.tokens(layout.shape()));
-        let batch = layout.shape().dims()[0];
-        let heads: Vec<Vec<f32>> = with_elements(self.rotary.tables(), |[cos, sin]| {
-            let run = |task| self.forward(&self.load(qkv, task, tokens, cos, sin), tokens);
-            Ok((0..batch * h).into_par_iter().map(run).collect())
-        })?;
-        let mut out = vec![0f32; batch * tokens * h * c];
-        out.par_chunks_mut(h * c).enumerate().with_min_len(64).for_each(|(row, out)| {
-            let (example, t) = (row / tokens, row % tokens);
-            for (head, out) in heads[example * h..][..h].iter().zip(out.chunks_exact_mut(c)) {
-                out.copy_from_slice(&head[t * c..][..c]);
-            }
-        });
-        Ok((CpuStorage::F32(out), (batch, tokens, h * c).into()))
+        let (batch, tokens, _) = layout.shape().dims3()?;
+        let out = with_elements(self.rotary.tables(), |tables| Ok(self.attend(qkv, tokens, tables)))?;
+        Ok((CpuStorage::F32(out), (batch, tokens, self.heads * self.channels).into()))
     }
 
     fn bwd(&self, qkv: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let (c, h, tokens) = (self.channels, self.heads, self.tokens(qkv.shape()));
-        let grad = grad.contiguous()?;
+        let (tokens, grad) = (qkv.dims3()?.1, grad.contiguous()?);
         let [cos, sin] = self.rotary.tables();
         let packed = with_elements([qkv, &grad, cos, sin], |[qkv, grad, cos, sin]| {
-            let run = |task: usize| {
-                let (example, head) = (task / h, task % h);
-                let mut own = vec![0f32; tokens * c];
-                for (t, row) in own.chunks_exact_mut(c).enumerate() {
-                    row.copy_from_slice(&grad[((example * tokens + t) * h + head) * c..][..c]);
-                }
-                let mut d = self.backward(&self.load(qkv, task, tokens, cos, sin), &own, tokens);
-                self.unturn(&mut d, tokens, cos, sin);
-                d
-            };
-            let heads: Vec<Head> = (0..qkv.len() / (3 * c * tokens)).into_par_iter().map(run).collect();
-            let mut packed = vec![0f32; qkv.len()];
-            packed.par_chunks_mut(3 * h * c).enumerate().with_min_len(64).for_each(|(row, out)| {
-                let (example, t) = (row / tokens, row % tokens);
-                for (head, out) in heads[example * h..][..h].iter().zip(out.chunks_exact_mut(3 * c)) {
-                    out[..c].copy_from_slice(&head.q[t * c..][..c]);
-                    out[c..2 * c].copy_from_slice(&head.k[t * c..][..c]);
-                    out[2 * c..].copy_from_slice(&head.v[t * c..][..c]);
-                }
-            });
-            Ok(packed)
+            Ok(self.slopes(qkv, grad, tokens, [cos, sin]))
         })?;
         Tensor::from_vec(packed, qkv.shape(), qkv.device()).map(Some)
     }

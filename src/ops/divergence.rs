@@ -1,6 +1,6 @@
 //! Cross-entropy and Kullback–Leibler divergence straight from logits, one value a row.
 
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::kernel::{self, elements, lane_max, lane_sum, with_elements};
@@ -27,18 +27,29 @@ pub fn kl_divergence(p_logits: &Tensor, q_logits: &Tensor) -> Result<Tensor> {
     composed_kl(&p, &q)
 }
 
-/// `−log softmax(logits)[target]` in nats.
+/// `−log softmax(logits)[target]` in nats. Every target is looked at on the host first.
 ///
 /// # Shapes
 /// `logits` (N, V), `targets` (N) of u32 below V, result (N).
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
-    let (rows, vocabulary) = logits.dims2()?;
-    if targets.dims() != [rows] {
-        bail!("cross_entropy: {rows} rows of logits, but targets of shape {:?}", targets.dims());
-    }
-    let largest = targets.max(0)?.to_scalar::<u32>()?;
+    check_targets(targets, logits.dims2()?.1)?;
+    cross_entropy_of_known(logits, targets)
+}
+
+/// Refuses targets outside a vocabulary. Where they lie on a card, the host waits for them.
+pub fn check_targets(targets: &Tensor, vocabulary: usize) -> Result<()> {
+    let largest = targets.flatten_all()?.max(0)?.to_scalar::<u32>()?;
     if largest as usize >= vocabulary {
         bail!("cross_entropy: target {largest} lies outside the vocabulary of {vocabulary}");
+    }
+    Ok(())
+}
+
+/// [`cross_entropy`] of targets that [`check_targets`] has seen.
+pub fn cross_entropy_of_known(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    let (rows, _) = logits.dims2()?;
+    if targets.dims() != [rows] {
+        bail!("cross_entropy: {rows} rows of logits, but targets of shape {:?}", targets.dims());
     }
     let (logits, targets) = (logits.contiguous()?, targets.contiguous()?);
     if kernel::applies(&[&logits]) {
@@ -49,6 +60,12 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
         return Ok(loss);
     }
     composed_cross_entropy(&logits, &targets)
+}
+
+/// Logits as the losses take them: a card's kernels read bf16 and add up in f32, everything else wants f32.
+pub fn comparable(logits: &Tensor) -> Result<Tensor> {
+    let kept = logits.device().is_cuda() && logits.dtype() == DType::BF16;
+    if kept { Ok(logits.clone()) } else { logits.to_dtype(DType::F32) }
 }
 
 fn composed_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {

@@ -1,7 +1,10 @@
 //! What the CPU kernels share: access to tensor memory, sums and matrix products.
 
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use gemm::Parallelism;
+use rayon::prelude::*;
 
 /// Work of one parallel task, in elements: large enough to hide the cost of handing it out.
 pub(crate) const GRAIN: usize = 16 * 1024;
@@ -34,12 +37,51 @@ pub(crate) fn with_elements<const N: usize, R>(
     let guards = tensors.map(Tensor::storage_and_layout);
     let mut slices = [&[] as &[f32]; N];
     for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
-        let Storage::Cpu(storage) = &**storage else {
-            bail!("a CPU kernel was given a tensor of another device")
-        };
-        *slice = elements(storage, layout)?;
+        *slice = stored(storage, layout)?;
     }
     body(slices)
+}
+
+/// The same for any number of tensors.
+pub(crate) fn with_all<R>(tensors: &[Tensor], body: impl FnOnce(&[&[f32]]) -> Result<R>) -> Result<R> {
+    let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let slices =
+        guards.iter().map(|(storage, layout)| stored(storage, layout)).collect::<Result<Vec<_>>>()?;
+    body(&slices)
+}
+
+/// Calls `body` with the elements of a contiguous f32 CPU tensor, to be changed in place.
+pub(crate) fn with_elements_mut<R>(tensor: &Tensor, body: impl FnOnce(&mut [f32]) -> Result<R>) -> Result<R> {
+    let call = Change { body: Cell::new(Some(body)), result: Cell::new(None) };
+    tensor.inplace_op1(&call)?;
+    call.result.into_inner().unwrap_or_else(|| bail!("an in-place kernel did not run"))
+}
+
+/// candle gives mutable memory to operations alone; this one hands it on, once.
+struct Change<F, R> {
+    body: Cell<Option<F>>,
+    result: Cell<Option<Result<R>>>,
+}
+
+impl<F: FnOnce(&mut [f32]) -> Result<R>, R> InplaceOp1 for Change<F, R> {
+    fn name(&self) -> &'static str {
+        "change"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(data), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("an in-place kernel was given a tensor that is not contiguous f32")
+        };
+        self.result.set(self.body.take().map(|body| body(&mut data[start..end])));
+        Ok(())
+    }
+}
+
+fn stored<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
+    match storage {
+        Storage::Cpu(storage) => elements(storage, layout),
+        _ => bail!("a CPU kernel was given a tensor of another device"),
+    }
 }
 
 /// A read-only matrix by its memory: element (i, j) lies at `data[i·rows + j·cols]`.
@@ -72,52 +114,107 @@ impl<'a> Matrix<'a> {
 
 /// `out = keep·out + scale·a·b` with `a` (m, k), `b` (k, n) and `out` (m, n) in rows `out_stride` apart.
 pub(crate) fn matmul(
-    (m, k, n): (usize, usize, usize),
-    (keep, scale): (f32, f32),
+    size: Size,
+    factors: (f32, f32),
     a: Matrix<'_>,
     b: Matrix<'_>,
     out: &mut [f32],
     out_stride: usize,
     parallelism: Parallelism,
 ) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    check((m, k, n), &a, &b, out, out_stride);
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if super::amx::applies((m, k, n), &a, &b) {
-        let parallel = !matches!(parallelism, Parallelism::None);
-        // SAFETY: the sizes were checked, and the unit is there.
-        unsafe { super::amx::matmul((m, k, n), (keep, scale), a, b, out.as_mut_ptr(), out_stride, parallel) };
-        return;
-    }
-    vector_matmul((m, k, n), (keep, scale), a, b, out, out_stride, parallelism);
+    check_operands(size, &a, &b);
+    check_result(size, out, out_stride);
+    // SAFETY: the three have the sizes given.
+    unsafe { multiply(size, factors, a, b, out.as_mut_ptr(), out_stride, parallelism) }
 }
 
-fn check((m, k, n): (usize, usize, usize), a: &Matrix<'_>, b: &Matrix<'_>, out: &[f32], out_stride: usize) {
-    assert!(a.data.len() >= a.reach(m, k), "matmul: left operand too short");
-    assert!(b.data.len() >= b.reach(k, n), "matmul: right operand too short");
-    assert!(out.len() >= (m - 1) * out_stride + n && out_stride >= n, "matmul: result too short");
+/// `a·b` with `a` (m, k) and `b` (k, n), by all threads.
+pub(crate) fn product(size: Size, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+    let (m, k, n) = size;
+    if k == 0 {
+        return vec![0.0; m * n];
+    }
+    check_operands(size, &a, &b);
+    // Memory that is written whole need not be zeroed before.
+    let mut out = Vec::with_capacity(m * n);
+    // SAFETY: the operands have the sizes given, and `out` room for m rows of n; the product writes every element, since
+    // it keeps nothing of what was there.
+    unsafe {
+        multiply(size, (0.0, 1.0), a, b, out.as_mut_ptr(), n, all_threads());
+        out.set_len(m * n);
+    }
+    out
 }
 
 /// [`matmul`] by vector instructions.
 pub(crate) fn vector_matmul(
-    (m, k, n): (usize, usize, usize),
-    (keep, scale): (f32, f32),
+    size: Size,
+    factors: (f32, f32),
     a: Matrix<'_>,
     b: Matrix<'_>,
     out: &mut [f32],
     out_stride: usize,
     parallelism: Parallelism,
 ) {
-    check((m, k, n), &a, &b, out, out_stride);
-    // SAFETY: the checks above keep every access inside the three slices, and `out` is borrowed mutably.
+    check_operands(size, &a, &b);
+    check_result(size, out, out_stride);
+    // SAFETY: the three have the sizes given.
+    unsafe { vector_multiply(size, factors, a, b, out.as_mut_ptr(), out_stride, parallelism) }
+}
+
+/// (m, k, n) of a product (m, k) by (k, n).
+pub(crate) type Size = (usize, usize, usize);
+
+fn check_operands((m, k, n): Size, a: &Matrix<'_>, b: &Matrix<'_>) {
+    assert!(a.data.len() >= a.reach(m, k), "matmul: left operand too short");
+    assert!(b.data.len() >= b.reach(k, n), "matmul: right operand too short");
+}
+
+fn check_result((m, _, n): Size, out: &[f32], out_stride: usize) {
+    let fits = m == 0 || n == 0 || out.len() >= (m - 1) * out_stride + n;
+    assert!(fits && out_stride >= n, "matmul: result too short");
+}
+
+/// # Safety
+/// `a`, `b` and `out` reach over the sizes given; `out` need not be initialised where `keep` is 0.
+unsafe fn multiply(
+    (m, k, n): Size,
+    factors: (f32, f32),
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    parallelism: Parallelism,
+) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if super::amx::applies((m, k, n), &a, &b) {
+        let parallel = !matches!(parallelism, Parallelism::None);
+        // SAFETY: the caller's promise, and the unit is there.
+        unsafe { super::amx::matmul((m, k, n), factors, a, b, out, out_stride, parallel) };
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { vector_multiply((m, k, n), factors, a, b, out, out_stride, parallelism) }
+}
+
+/// # Safety
+/// As [`multiply`].
+unsafe fn vector_multiply(
+    (m, k, n): Size,
+    (keep, scale): (f32, f32),
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    parallelism: Parallelism,
+) {
+    // SAFETY: the caller's promise keeps every access inside the three.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr(),
+            out,
             1,
             out_stride as isize,
             keep != 0.0,
@@ -167,6 +264,12 @@ pub(crate) fn lane_max(x: &[f32]) -> f32 {
         lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = m.max(x));
     }
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| m.max(x))
+}
+
+/// Sums of the columns of rows of `width`.
+pub(crate) fn column_sums(rows: &[f32], width: usize) -> Vec<f32> {
+    let partial: Vec<Vec<f32>> = rows.par_chunks(width * 128).map(|block| fold_rows(block, width)).collect();
+    fold_rows(&partial.concat(), width)
 }
 
 /// Adds the rows of the partial sums in order, so that the result does not depend on thread timing.

@@ -82,7 +82,7 @@ impl Fused {
 
 /// Mean and reciprocal standard deviation of one row.
 #[inline(always)]
-fn moments(row: &[f32], eps: f32) -> (f32, f32) {
+pub(super) fn moments(row: &[f32], eps: f32) -> (f32, f32) {
     let n = row.len() as f32;
     let mean = lane_sum([row], |[x]| x) / n;
     let variance = lane_sum([row], |[x]| (x - mean) * (x - mean)) / n;

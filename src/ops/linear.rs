@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernel::{self, Matrix, all_threads, elements, matmul, with_elements};
+use super::kernel::{self, Matrix, all_threads, elements, matmul, product, with_elements};
 use super::matvec::{ROWS, matvec};
 
 /// `y = x·Wᵀ + b`.
@@ -43,6 +43,32 @@ fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor
     y.reshape(dims)
 }
 
+/// `x·Wᵀ + b` of rows of `inputs`, with W (O, I).
+pub(super) fn affine(
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    (outputs, inputs): (usize, usize),
+) -> Vec<f32> {
+    let rows = x.len() / inputs;
+    let size = (rows, inputs, outputs);
+    let (left, right) = (Matrix::rows(x, inputs), Matrix::rows(weight, inputs).t());
+    if rows > ROWS && bias.is_none() {
+        return product(size, left, right);
+    }
+    let mut y = vec![0f32; rows * outputs];
+    if let Some(bias) = bias {
+        y.par_chunks_mut(outputs * 64)
+            .for_each(|block| block.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(bias)));
+    }
+    if rows <= ROWS {
+        matvec(x, weight, &mut y, inputs);
+    } else {
+        matmul(size, (1.0, 1.0), left, right, &mut y, outputs, all_threads());
+    }
+    y
+}
+
 struct Affine {
     outputs: usize,
     inputs: usize,
@@ -50,22 +76,7 @@ struct Affine {
 
 impl Affine {
     fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape) -> (CpuStorage, Shape) {
-        let rows = x.len() / self.inputs;
-        let mut y = vec![0f32; rows * self.outputs];
-        if let Some(bias) = bias {
-            y.par_chunks_mut(self.outputs * 64).for_each(|block| {
-                block.chunks_exact_mut(self.outputs).for_each(|row| row.copy_from_slice(bias))
-            });
-        }
-        if rows <= ROWS {
-            matvec(x, weight, &mut y, self.inputs);
-        } else {
-            let keep = if bias.is_some() { 1.0 } else { 0.0 };
-            let weight = Matrix::rows(weight, self.inputs).t();
-            let size = (rows, self.inputs, self.outputs);
-            let x = Matrix::rows(x, self.inputs);
-            matmul(size, (keep, 1.0), x, weight, &mut y, self.outputs, all_threads());
-        }
+        let y = affine(x, weight, bias, (self.outputs, self.inputs));
         let mut dims = shape.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = self.outputs;
@@ -84,27 +95,17 @@ impl Affine {
         with_elements([x, weight, grad], |[x_data, w_data, g_data]| {
             let grad = Matrix::rows(g_data, self.outputs);
             let dx = x.track_op().then(|| {
-                let mut dx = vec![0f32; x_data.len()];
                 let size = (rows, self.outputs, self.inputs);
-                let weight = Matrix::rows(w_data, self.inputs);
-                matmul(size, (0.0, 1.0), grad, weight, &mut dx, self.inputs, all_threads());
+                let dx = product(size, grad, Matrix::rows(w_data, self.inputs));
                 Tensor::from_vec(dx, x.shape(), x.device())
             });
             let dw = weight.track_op().then(|| {
-                let mut dw = vec![0f32; w_data.len()];
                 let size = (self.outputs, rows, self.inputs);
-                let x = Matrix::rows(x_data, self.inputs);
-                matmul(size, (0.0, 1.0), grad.t(), x, &mut dw, self.inputs, all_threads());
+                let dw = product(size, grad.t(), Matrix::rows(x_data, self.inputs));
                 Tensor::from_vec(dw, weight.shape(), weight.device())
             });
             Ok((dx.transpose()?, dw.transpose()?))
         })
-    }
-
-    fn bias_gradient(&self, grad: &[f32]) -> Vec<f32> {
-        let partial: Vec<Vec<f32>> =
-            grad.par_chunks(self.outputs * 128).map(|b| kernel::fold_rows(b, self.outputs)).collect();
-        kernel::fold_rows(&partial.concat(), self.outputs)
     }
 }
 
@@ -142,7 +143,7 @@ impl CustomOp3 for Affine {
         let grad = grad.contiguous()?;
         let (dx, dw) = self.backward(x, weight, &grad)?;
         let db = bias.track_op().then(|| {
-            let db = with_elements([&grad], |[g]| Ok(self.bias_gradient(g)))?;
+            let db = with_elements([&grad], |[g]| Ok(kernel::column_sums(g, self.outputs)))?;
             Tensor::from_vec(db, self.outputs, bias.device())
         });
         Ok((dx, dw, db.transpose()?))

@@ -166,7 +166,8 @@ impl Layer {
         self.residual(x, &attention, context)
     }
 
-    /// The same in one piece on a CUDA card, where no gradient is wanted; `cached` attends where a cache is kept.
+    /// The same in one piece on a CUDA card, where no gradient of the weights is wanted; `cached` attends where a cache is
+    /// kept.
     #[cfg(feature = "cuda")]
     fn forward_on_card(
         &self,
@@ -174,13 +175,18 @@ impl Layer {
         context: &LayerContext,
         cached: Option<ops::cuda::Attend<'_>>,
     ) -> Result<Option<Tensor>> {
+        if !x.device().is_cuda() {
+            return Ok(None);
+        }
         let norms = [&self.input_layernorm, &self.post_attention_layernorm];
         let maps = [&self.query_key_value, &self.dense, &self.dense_h_to_4h, &self.dense_4h_to_h];
-        let (norms, maps) = (norms.map(|n| (&n.weight, &n.bias)), maps.map(|m| (&m.weight, m.bias.as_ref())));
-        let weights = ops::cuda::LayerWeights { norms, maps };
-        let LayerContext { heads, eps, parallel, activation, ref rotary } = *context;
+        let weights = ops::cuda::LayerWeights {
+            norms: norms.map(|norm| (norm.weight.clone(), norm.bias.clone())),
+            maps: maps.map(|map| (map.weight.clone(), map.bias.clone())),
+        };
+        let LayerContext { heads, eps, parallel, activation, rotary } = context.clone();
         let setting = ops::cuda::LayerSetting { rotary, heads, eps, activation, parallel };
-        ops::cuda::layer(x, &weights, &setting, cached)
+        ops::cuda::layer(x, weights, setting, cached)
     }
 
     /// The same for the next T tokens after those that `cache` has seen; they join it.

@@ -4,7 +4,10 @@ use anyhow::{Context, Result, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
-use crate::ops;
+use crate::ops::{
+    self,
+    divergence::{check_targets, comparable},
+};
 use crate::pythia::Pythia;
 
 /// Logits held at a time: a matrix of all B·T × V would be the largest tensor of a step by far.
@@ -37,7 +40,9 @@ pub fn language_gradient(
     let (layers, width) = (model.layers().len(), model.config.hidden_size);
     let last = model.final_norm(&model.run(x0.as_tensor(), 0, layers)?)?.reshape(((), width))?;
 
-    let next = ids.narrow(1, 1, tokens - 1)?.flatten_all()?.to_device(model.device())?;
+    let next = ids.narrow(1, 1, tokens - 1)?.flatten_all()?;
+    check_targets(&next, model.config.vocab_size)?;
+    let next = next.to_device(model.device())?;
     let head = head(model.unembed_weight(), &last.detach(), &next, weight)?;
 
     // The gradient of ⟨last, c⟩ with respect to `last` is c itself.
@@ -77,8 +82,8 @@ fn head(weight: &Tensor, input: &Tensor, next: &Tensor, share: f64) -> Result<He
     for first in (0..rows).step_by(block) {
         let count = block.min(rows - first);
         let x = Var::from_tensor(&input.narrow(0, first, count)?)?;
-        let logits = ops::linear(&x, &leaf, None)?.to_dtype(DType::F32)?;
-        let nats = ops::cross_entropy(&logits, &next.narrow(0, first, count)?)?;
+        let logits = comparable(&ops::linear(&x, &leaf, None)?)?;
+        let nats = ops::cross_entropy_of_known(&logits, &next.narrow(0, first, count)?)?;
         let part = (nats.sum_all()? * (share / rows as f64))?;
         let mut gradients = part.backward()?;
         loss = (loss + part.detach())?;

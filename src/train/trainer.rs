@@ -82,7 +82,9 @@ impl Trainer {
             let targets = targets.part(part * (batch / parts), batch / parts)?;
             let loss = objective.loss(&self.student, &targets, &self.options, &mut rng)?;
             let loss = if parts > 1 { (loss / parts as f64)? } else { loss };
-            anyhow::Ok((f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?), loss.backward()?))
+            // A card waits for nothing while it is told what to do; reading the loss waits for the card.
+            let gradients = loss.backward()?;
+            anyhow::Ok((f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?), gradients))
         };
         let (mut loss, mut gradients) = part(0)?;
         for i in 1..parts {

@@ -20,7 +20,7 @@ pub const FIELDS: [Param; 14] = [
     (
         "peak_bytes",
         "integer|nil",
-        "host memory in use at the highest point of a sample beyond that before it; nil on other devices than the CPU",
+        "memory in use at the highest point of a sample beyond that before it: the host's on the CPU, that of tensors on a CUDA card; nil elsewhere",
     ),
     ("samples", "integer", "samples taken"),
     ("iterations", "integer", "calls that make up a sample"),

@@ -65,7 +65,7 @@ impl<T> Shared<T> {
 /// `out = keep·out + scale·a·b`, as [`super::kernel::matmul`], whose checks the caller has made.
 ///
 /// # Safety
-/// `a`, `b` and `out` reach over the sizes given, and [`applies`] said so.
+/// `a`, `b` and `out` reach over the sizes given, and [`applies`] said so; `out` need not be initialised where `keep` is 0.
 pub(super) unsafe fn matmul(
     (m, k, n): (usize, usize, usize),
     (keep, scale): (f32, f32),

@@ -2,6 +2,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::mem::MaybeUninit;
 
 use super::pack::{BLOCK, Line};
 
@@ -146,7 +147,8 @@ pub(super) unsafe fn multiply(a: *const Line, b: *const Line, steps: usize, out:
 /// `out = keep·out + scale·block` over the block's first rows and columns.
 ///
 /// # Safety
-/// `out` holds that many rows `stride` apart, which nobody else uses, and the processor has AVX-512.
+/// `out` has room for that many rows `stride` apart, which nobody else uses and which hold numbers unless `keep` is 0, and
+/// the processor has AVX-512.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn add(
     block: &Block,
@@ -157,17 +159,22 @@ pub(super) unsafe fn add(
 ) {
     for (r, row) in block.0.iter().take(rows).enumerate() {
         // SAFETY: the caller's promise.
-        let out = unsafe { std::slice::from_raw_parts_mut(out.add(r * stride), columns) };
-        match <&mut [f32; BLOCK]>::try_from(&mut *out) {
-            Ok(whole) => add_row(whole, row, keep, scale),
-            Err(_) => add_row(out, &row[..columns], keep, scale),
+        let out = unsafe { std::slice::from_raw_parts_mut(out.add(r * stride).cast(), columns) };
+        match <&mut [MaybeUninit<f32>; BLOCK]>::try_from(&mut *out) {
+            // SAFETY: the caller's promise.
+            Ok(whole) => unsafe { add_row(whole, row, keep, scale) },
+            // SAFETY: the caller's promise.
+            Err(_) => unsafe { add_row(out, &row[..columns], keep, scale) },
         }
     }
 }
 
-/// A result that is overwritten may hold anything before, also what is not a number.
+/// A result that is overwritten may hold anything before, also what is not a number or was never written.
+///
+/// # Safety
+/// `out` is initialised unless `keep` is 0.
 #[inline(always)]
-fn add_row<Out: AsMut<[f32]> + ?Sized, Row: AsRef<[f32]> + ?Sized>(
+unsafe fn add_row<Out: AsMut<[MaybeUninit<f32>]> + ?Sized, Row: AsRef<[f32]> + ?Sized>(
     out: &mut Out,
     row: &Row,
     keep: f32,
@@ -175,8 +182,9 @@ fn add_row<Out: AsMut<[f32]> + ?Sized, Row: AsRef<[f32]> + ?Sized>(
 ) {
     let pairs = out.as_mut().iter_mut().zip(row.as_ref());
     if keep == 0.0 {
-        pairs.for_each(|(out, x)| *out = scale * x);
+        pairs.for_each(|(out, x)| _ = out.write(scale * x));
     } else {
-        pairs.for_each(|(out, x)| *out = keep * *out + scale * x);
+        // SAFETY: the caller's promise.
+        pairs.for_each(|(out, x)| _ = out.write(keep * unsafe { out.assume_init() } + scale * x));
     }
 }

@@ -25,10 +25,10 @@ fn number(activation: Activation) -> i32 {
     }
 }
 
-/// Writes the activation of `x` into `y`, a tensor of the caller's own making and of the same size, or `x` itself.
-pub(super) fn activate_into(x: &Tensor, y: &Tensor, activation: Activation) -> Result<()> {
+/// Writes the activation of `x` to a device address with room for as much; it may be that of `x` itself.
+pub(super) fn activate_into(x: &Tensor, to: u64, activation: Activation) -> Result<()> {
     let Some(kind) = name(x.dtype()) else { bail!("no activation kernel for {:?}", x.dtype()) };
-    let (device, n, from, to) = (x.device().as_cuda_device()?, x.elem_count(), address(x)?, address(y)?);
+    let (device, n, from) = (x.device().as_cuda_device()?, x.elem_count(), address(x)?);
     let v = vector(n, &[from, to]);
     let (grid, block) = elementwise(n, v);
     launch!(
@@ -46,44 +46,39 @@ pub(super) fn activate_into(x: &Tensor, y: &Tensor, activation: Activation) -> R
     Ok(())
 }
 
-/// See [`Activation::apply`].
-pub fn activation(x: &Tensor, activation: Activation) -> Result<Option<Tensor>> {
-    let (Some(device), Some(kind)) = (device(&[x]), name(x.dtype())) else { return Ok(None) };
-    let (n, number) = (x.elem_count(), number(activation));
-    let y = Buffer::new(&device, x.shape(), x.dtype())?;
-    let v = vector(n, &[address(x)?, y.address()?]);
+/// Writes the slope of `x` into `dx`, given that of its activation; `dx` is a tensor of the caller's own making, and may be
+/// `grad` itself.
+pub(super) fn slope_into(x: &Tensor, grad: &Tensor, dx: &Tensor, activation: Activation) -> Result<()> {
+    let Some(kind) = name(x.dtype()) else { bail!("no activation kernel for {:?}", x.dtype()) };
+    let (device, n) = (x.device().as_cuda_device()?, x.elem_count());
+    let [x, grad, dx] = [address(x)?, address(grad)?, address(dx)?];
+    let v = vector(n, &[x, grad, dx]);
     let (grid, block) = elementwise(n, v);
     launch!(
         device,
         POINTWISE,
-        format!("activation_{kind}_v{v}"),
+        format!("activation_backward_{kind}_v{v}"),
         grid,
         block,
         0,
-        address(x)?,
-        y.address()?,
+        x,
+        grad,
+        dx,
         n as i64,
-        number
+        number(activation)
     );
+    Ok(())
+}
+
+/// See [`Activation::apply`].
+pub fn activation(x: &Tensor, activation: Activation) -> Result<Option<Tensor>> {
+    let (Some(device), Some(_)) = (device(&[x]), name(x.dtype())) else { return Ok(None) };
+    let y = Buffer::new(&device, x.shape(), x.dtype())?;
+    activate_into(x, y.address()?, activation)?;
     record1([x], "activation", y, move |[x], _, grad| {
-        let device = x.device().as_cuda_device()?;
-        let dx = Buffer::new(device, x.shape(), x.dtype())?;
-        let v = vector(n, &[address(x)?, address(grad)?, dx.address()?]);
-        let (grid, block) = elementwise(n, v);
-        launch!(
-            device,
-            POINTWISE,
-            format!("activation_backward_{kind}_v{v}"),
-            grid,
-            block,
-            0,
-            address(x)?,
-            address(grad)?,
-            dx.address()?,
-            n as i64,
-            number
-        );
-        Ok([Some(dx.tensor())])
+        let dx = Buffer::new(x.device().as_cuda_device()?, x.shape(), x.dtype())?.tensor();
+        slope_into(x, grad, &dx, activation)?;
+        Ok([Some(dx)])
     })
     .map(Some)
 }

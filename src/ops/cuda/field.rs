@@ -3,6 +3,8 @@
 //! Composed of separate operations, every intermediate result would cost candle a gradient tensor that is cleared, added
 //! to and read again; here the slopes go from kernel to kernel.
 
+mod backward;
+
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CudaDevice, DType, Result, Tensor};
@@ -13,7 +15,6 @@ use super::graph::record3;
 use super::maps::Maps;
 use super::memory::{Buffer, address, device, name};
 use super::module::launch;
-use super::reduce::{Chunks, write_column_sums};
 use super::rotary::turn;
 use crate::ops::{Activation, Rotary};
 
@@ -205,7 +206,7 @@ impl Layer {
         let attention = self.map(device, 1, &mixed)?;
         let hidden = self.map(device, 2, &normal[1])?;
         let active = self.buffer(device, self.maps.parts[2].outputs)?;
-        activate_into(&hidden, &active, Activation::Gelu)?;
+        activate_into(&hidden, address(&active)?, Activation::Gelu)?;
         let mlp = self.map(device, 3, &active)?;
         let u = Buffer::new(device, x.shape(), DType::F32)?;
         let (grid, block) = elementwise(x.elem_count(), 4);
@@ -237,184 +238,5 @@ impl Layer {
                 hidden,
             },
         ))
-    }
-
-    fn backward(
-        &self,
-        x: &Tensor,
-        projection: &Tensor,
-        grad: &Tensor,
-        saved: &Saved,
-    ) -> Result<[Option<Tensor>; 3]> {
-        let (device, modulation) = (x.device().as_cuda_device()?, &saved.modulation);
-        let (d, rows) = (self.width, self.rows);
-        let d_flat = Buffer::new(device, self.maps.flat.shape(), DType::F32)?;
-        let place = |start: usize| d_flat.address().map(|at| at + 4 * start as u64);
-        let d_modulation = Buffer::new(device, (self.groups, 6, d), DType::F32)?;
-        let row = |i: usize| d_modulation.address().map(|at| at + 4 * (i * d) as u64);
-
-        let (d_attention, d_mlp) = (self.buffer(device, d)?, self.buffer(device, d)?);
-        let chunks = Chunks::new(rows, d, self.groups, 4);
-        let partial = chunks.partial(device, 4 * d)?;
-        launch!(
-            device,
-            FIELD,
-            format!("field_gates_backward_{}", self.kind),
-            chunks.grid(),
-            Chunks::BLOCK,
-            0,
-            address(&saved.branches[0])?,
-            address(&saved.branches[1])?,
-            address(modulation)?,
-            address(grad)?,
-            address(&d_attention)?,
-            address(&d_mlp)?,
-            partial.address()?,
-            d as i32,
-            chunks.group_rows as i32,
-            chunks.rows as i32,
-            chunks.count as i32
-        );
-        chunks.fold_part(device, &partial, (0, 2 * d, 4 * d), row(4)?, 6 * d)?;
-        for (i, first) in [(1, 2 * d), (3, 3 * d)] {
-            if let Some(bias) = self.maps.parts[i].bias {
-                chunks.fold_all(device, &partial, (first, d, 4 * d), place(bias)?)?;
-            }
-        }
-
-        let d_second = self.mlp_backward(device, &d_mlp, saved, &place)?;
-        let d_mixed = self.slope(device, 1, &saved.mixed, &d_attention, &place)?;
-        let d_packed = self.shape.backward(&saved.turned, &saved.mixed, &d_mixed, &saved.norm)?;
-        turn(&d_packed, &self.setting.rotary, self.setting.heads, -1.0)?;
-        if let Some(bias) = self.maps.parts[0].bias {
-            write_column_sums(&d_packed, self.maps.parts[0].outputs, place(bias)?)?;
-        }
-        let d_first = self.slope(device, 0, &saved.normal[0], &d_packed, &place)?;
-
-        let (dx, statistics) =
-            (Buffer::new(device, x.shape(), DType::F32)?, Buffer::new(device, 4 * rows, DType::F32)?);
-        let (grid, block) = self.row_grid();
-        launch!(
-            device,
-            FIELD,
-            format!("field_norms_statistics_{}", self.kind),
-            grid,
-            block,
-            0,
-            address(x)?,
-            address(modulation)?,
-            address(&d_first)?,
-            address(&d_second)?,
-            statistics.address()?,
-            rows as i32,
-            d as i32,
-            self.group_rows(),
-            self.setting.eps as f32
-        );
-        launch!(
-            device,
-            FIELD,
-            format!("field_norms_backward_{}", self.kind),
-            chunks.grid(),
-            Chunks::BLOCK,
-            0,
-            address(x)?,
-            address(modulation)?,
-            address(&d_first)?,
-            address(&d_second)?,
-            statistics.address()?,
-            if self.sum.on_x { address(grad)? } else { 0 },
-            dx.address()?,
-            partial.address()?,
-            d as i32,
-            chunks.group_rows as i32,
-            chunks.rows as i32,
-            chunks.count as i32
-        );
-        chunks.fold_part(device, &partial, (0, 4 * d, 4 * d), row(0)?, 6 * d)?;
-        let d_projection = Buffer::new(device, projection.shape(), DType::F32)?;
-        let [w1, b1, w2, b2] = self.norms(address(&self.maps.flat)?);
-        let [d_w1, d_b1, d_w2, d_b2] = self.norms(d_flat.address()?);
-        launch!(
-            device,
-            FIELD,
-            "field_modulation_backward",
-            (d.div_ceil(32) as u32, 1, 1),
-            (32, 8, 1),
-            0,
-            address(projection)?,
-            w1,
-            b1,
-            w2,
-            b2,
-            self.lengths()?,
-            self.sum.factor as f32,
-            d_modulation.address()?,
-            d_projection.address()?,
-            d_w1,
-            d_b1,
-            d_w2,
-            d_b2,
-            d as i32,
-            self.groups as i32
-        );
-        Ok([Some(dx.tensor()), Some(d_projection.tensor()), Some(d_flat.tensor())])
-    }
-
-    /// From the slope of the MLP branch to that of its normalised input.
-    fn mlp_backward(
-        &self,
-        device: &CudaDevice,
-        d_mlp: &Tensor,
-        saved: &Saved,
-        place: &impl Fn(usize) -> Result<u64>,
-    ) -> Result<Tensor> {
-        let inner = self.maps.parts[3].inputs;
-        let d_active = self.maps.map(3, self.rows).input_gradient(device, &self.maps.weight(3)?, d_mlp)?;
-        let active = self.buffer(device, inner)?;
-        let chunks = Chunks::new(self.rows, inner, 1, 4);
-        let partial = chunks.partial(device, inner)?;
-        launch!(
-            device,
-            FIELD,
-            format!("field_gelu_backward_{}", self.kind),
-            chunks.grid(),
-            Chunks::BLOCK,
-            0,
-            address(&saved.hidden)?,
-            address(&d_active)?,
-            address(&active)?,
-            address(&d_active)?,
-            partial.address()?,
-            inner as i32,
-            chunks.group_rows as i32,
-            chunks.rows as i32,
-            chunks.count as i32
-        );
-        if let Some(bias) = self.maps.parts[2].bias {
-            chunks.fold_all(device, &partial, (0, inner, inner), place(bias)?)?;
-        }
-        self.maps.map(3, self.rows).write_weight_gradient(
-            device,
-            &active,
-            d_mlp,
-            DType::F32,
-            place(self.maps.parts[3].weight)?,
-        )?;
-        self.slope(device, 2, &saved.normal[1], &d_active, place)
-    }
-
-    /// Writes the weight's gradient of map `i` and returns the slope of its input.
-    fn slope(
-        &self,
-        device: &CudaDevice,
-        i: usize,
-        input: &Tensor,
-        grad: &Tensor,
-        place: &impl Fn(usize) -> Result<u64>,
-    ) -> Result<Tensor> {
-        let map = self.maps.map(i, self.rows);
-        map.write_weight_gradient(device, input, grad, DType::F32, place(self.maps.parts[i].weight)?)?;
-        map.input_gradient(device, &self.maps.weight(i)?, grad)
     }
 }

@@ -59,6 +59,46 @@ __device__ void pair(const T *x, const T *scale1, const T *shift1, const T *scal
   }
 }
 
+// From the slopes g₁ and g₂ of such a pair's results to dx, on top of `base`, what x receives beside them.
+template <int V, class T>
+__device__ void pair_backward(const T *x, const T *scale1, const T *scale2, const T *g1, const T *g2, const T *base, T *dx, int rows,
+                              int width, float eps) {
+  int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  int64_t at = (int64_t)row * width;
+  x += at, g1 += at, g2 += at, base += at, dx += at;
+  float sum = 0, v[V], a[V], b[V], s[V], r[V];
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) sum += v[j];
+  }
+  float mean = warp_sum(sum) / width, square = 0, slope = 0, turn = 0;
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    load<V>(g1 + i, a);
+    load<V>(g2 + i, b);
+    load<V>(scale1 + i, s);
+    load<V>(scale2 + i, r);
+    for (int j = 0; j < V; j++) {
+      float c = v[j] - mean, g = a[j] * s[j] + b[j] * r[j];
+      square += c * c, slope += g, turn += g * c;
+    }
+  }
+  float rstd = rsqrtf(warp_sum(square) / width + eps);
+  slope = warp_sum(slope) / width, turn = warp_sum(turn) * rstd / width;
+  for (int i = lane * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    load<V>(g1 + i, a);
+    load<V>(g2 + i, b);
+    load<V>(scale1 + i, s);
+    load<V>(scale2 + i, r);
+    for (int j = 0; j < V; j++) a[j] = a[j] * s[j] + b[j] * r[j];
+    load<V>(base + i, b);
+    for (int j = 0; j < V; j++) v[j] = b[j] + rstd * (a[j] - slope - (v[j] - mean) * rstd * turn);
+    store<V>(dx + i, v);
+  }
+}
+
 // Per row: mean, 1/deviation, mean of g·s and of g·s·x̂. stats (rows, 4).
 template <int V, class X, class P, class Y>
 __device__ void statistics(const X *x, const P *scale, const Y *grad, float4 *stats, int rows, int width, int group_rows,
@@ -148,6 +188,10 @@ KERNELS(mixed_v4, 4, float, float, bf16)
   ENTRY layer_norm_pair_##name(const T *x, const T *scale1, const T *shift1, const T *scale2, const T *shift2, T *y1,  \
                                T *y2, int rows, int width, float eps) {                                                \
     pair<V>(x, scale1, shift1, scale2, shift2, y1, y2, rows, width, eps);                                              \
+  }                                                                                                                    \
+  ENTRY layer_norm_pair_backward_##name(const T *x, const T *scale1, const T *scale2, const T *g1, const T *g2,        \
+                                        const T *base, T *dx, int rows, int width, float eps) {                        \
+    pair_backward<V>(x, scale1, scale2, g1, g2, base, dx, rows, width, eps);                                           \
   }
 
 PAIR(f32_v1, 1, float)

@@ -60,7 +60,7 @@ pub fn layer_norm(
 }
 
 /// Two norms of one input x (B, T, D) with weights of its dtype, without history.
-pub(super) fn pair(x: &Tensor, weights: [(&Tensor, &Tensor); 2], eps: f64) -> Result<[Tensor; 2]> {
+pub(super) fn pair(x: &Tensor, weights: &[(Tensor, Tensor); 2], eps: f64) -> Result<[Tensor; 2]> {
     let [(scale1, shift1), (scale2, shift2)] = weights;
     let (Some(device), Some(kind)) = (device(&[x, scale1, shift1, scale2, shift2]), name(x.dtype())) else {
         bail!("two layer norms at once need contiguous f32 or bf16 tensors on a CUDA card");
@@ -90,6 +90,50 @@ pub(super) fn pair(x: &Tensor, weights: [(&Tensor, &Tensor); 2], eps: f64) -> Re
         eps as f32
     );
     Ok(y.map(Buffer::tensor))
+}
+
+/// From the slopes of a pair's results to that of x, on top of `base`.
+///
+/// # Shapes
+/// `scales` (D) each; `x`, `base` and the result (B, T, D); `slopes` of as many elements.
+pub(super) fn pair_backward(
+    x: &Tensor,
+    scales: [&Tensor; 2],
+    slopes: [&Tensor; 2],
+    base: &Tensor,
+    eps: f64,
+) -> Result<Tensor> {
+    let Some(kind) = name(x.dtype()) else { bail!("no kernel for layer norms of {:?}", x.dtype()) };
+    let (device, size) = (x.device().as_cuda_device()?, Size::new(x, scales[0])?);
+    let dx = Buffer::new(device, x.shape(), x.dtype())?;
+    let [x, first, second, g1, g2, base] = [
+        address(x)?,
+        address(scales[0])?,
+        address(scales[1])?,
+        address(slopes[0])?,
+        address(slopes[1])?,
+        address(base)?,
+    ];
+    let v = vector(size.width, &[x, first, second, g1, g2, base, dx.address()?]);
+    launch!(
+        device,
+        LAYER_NORM,
+        format!("layer_norm_pair_backward_{kind}_v{v}"),
+        size.grid(),
+        (32 * ROWS as u32, 1, 1),
+        0,
+        x,
+        first,
+        second,
+        g1,
+        g2,
+        base,
+        dx.address()?,
+        size.rows as i32,
+        size.width as i32,
+        eps as f32
+    );
+    Ok(dx.tensor())
 }
 
 fn backward(

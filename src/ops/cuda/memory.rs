@@ -29,15 +29,42 @@ pub fn open(number: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// The most memory that tensors on the device have held at once since it was opened, in bytes.
-pub fn peak_bytes(device: &Device) -> Result<u64> {
-    let mut bytes = 0u64;
-    let high = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+/// Memory of tensors on a card since a moment, as its pool counts it.
+pub struct PoolMark {
+    pool: CUmemoryPool,
+    before: u64,
+}
+
+impl PoolMark {
+    /// Begins here, on a device that [`open`] opened. One mark at a time is meaningful: each begins the highest point anew.
+    ///
+    /// # Errors
+    /// Another device than a CUDA card, and those of the driver.
+    pub fn set(device: &Device) -> Result<Self> {
+        let pool = pool(device.as_cuda_device()?)?;
+        let mut nothing = 0u64;
+        let high = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: the attribute is a u64, read during the call.
+        unsafe { cuMemPoolSetAttribute(pool, high, (&raw mut nothing).cast()) }.result().w()?;
+        let current = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
+        Ok(Self { pool, before: attribute(pool, current)? })
+    }
+
+    /// Bytes at the highest point since then beyond those in use before.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn peak(&self) -> Result<usize> {
+        let high = attribute(self.pool, CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
+        Ok(high.saturating_sub(self.before) as usize)
+    }
+}
+
+fn attribute(pool: CUmemoryPool, which: CUmemPool_attribute) -> Result<u64> {
+    let mut value = 0u64;
     // SAFETY: the attribute is a u64, written during the call.
-    unsafe { cuMemPoolGetAttribute(pool(device.as_cuda_device()?)?, high, (&raw mut bytes).cast()) }
-        .result()
-        .w()?;
-    Ok(bytes)
+    unsafe { cuMemPoolGetAttribute(pool, which, (&raw mut value).cast()) }.result().w()?;
+    Ok(value)
 }
 
 fn pool(device: &CudaDevice) -> Result<CUmemoryPool> {

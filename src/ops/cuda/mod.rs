@@ -18,6 +18,7 @@ mod hopper;
 mod layer;
 mod layer_norm;
 mod linear;
+mod low_rank;
 mod maps;
 mod memory;
 mod module;
@@ -29,8 +30,9 @@ mod square_error;
 pub use adamw::{ClippedSlot, clipped_adamw};
 pub use field::{FieldSetting, Sum, field};
 pub use layer::{Attend, LayerSetting, LayerWeights, layer};
+pub use low_rank::Factors;
 pub use maps::Maps;
-pub use memory::{open, peak_bytes};
+pub use memory::{PoolMark, open};
 
 pub(super) use activation::activation;
 pub(super) use attention::causal;

@@ -37,6 +37,7 @@ sources! {
     DIVERGENCE = "divergence";
     FIELD = "field";
     LAYER_NORM = "layer_norm";
+    LOW_RANK = "low_rank";
     POINTWISE = "pointwise";
     REDUCE = "reduce";
 }
