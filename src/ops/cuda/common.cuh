@@ -12,40 +12,54 @@ __device__ __forceinline__ void put(bf16 *p, float x) { *p = __float2bfloat16(x)
 
 __device__ __forceinline__ float2 unpack(uint32_t pair) { return __bfloat1622float2(*reinterpret_cast<__nv_bfloat162 *>(&pair)); }
 
-// V consecutive elements as floats; V is 4, or 1 where widths or addresses are odd.
-template <int V> __device__ __forceinline__ void load(const float *p, float (&x)[V]) {
-  if constexpr (V == 4) {
-    float4 v = *reinterpret_cast<const float4 *>(p);
-    x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
-  } else {
-    x[0] = *p;
-  }
-}
-
-template <int V> __device__ __forceinline__ void load(const bf16 *p, float (&x)[V]) {
-  if constexpr (V == 4) {
-    uint2 v = *reinterpret_cast<const uint2 *>(p);
-    float2 a = unpack(v.x), b = unpack(v.y);
-    x[0] = a.x, x[1] = a.y, x[2] = b.x, x[3] = b.y;
-  } else {
-    x[0] = widen(*p);
-  }
-}
-
-template <int V> __device__ __forceinline__ void store(float *p, const float (&x)[V]) {
-  if constexpr (V == 4)
-    *reinterpret_cast<float4 *>(p) = make_float4(x[0], x[1], x[2], x[3]);
-  else
-    *p = x[0];
-}
-
 __device__ __forceinline__ uint32_t pack(float lo, float hi) {
   __nv_bfloat162 v = __floats2bfloat162_rn(lo, hi);
   return *reinterpret_cast<uint32_t *>(&v);
 }
 
+// V consecutive elements as floats; V is 8 or 4, or 1 where widths or addresses are odd.
+template <int V> __device__ __forceinline__ void load(const float *p, float (&x)[V]) {
+  if constexpr (V == 1) {
+    x[0] = *p;
+  } else {
+#pragma unroll
+    for (int i = 0; i < V; i += 4) {
+      float4 v = *reinterpret_cast<const float4 *>(p + i);
+      x[i] = v.x, x[i + 1] = v.y, x[i + 2] = v.z, x[i + 3] = v.w;
+    }
+  }
+}
+
+template <int V> __device__ __forceinline__ void load(const bf16 *p, float (&x)[V]) {
+  if constexpr (V == 1) {
+    x[0] = widen(*p);
+  } else {
+    alignas(16) uint32_t pairs[V / 2];
+    if constexpr (V == 8)
+      *reinterpret_cast<uint4 *>(pairs) = *reinterpret_cast<const uint4 *>(p);
+    else
+      *reinterpret_cast<uint2 *>(pairs) = *reinterpret_cast<const uint2 *>(p);
+#pragma unroll
+    for (int i = 0; i < V / 2; i++) {
+      float2 pair = unpack(pairs[i]);
+      x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+    }
+  }
+}
+
+template <int V> __device__ __forceinline__ void store(float *p, const float (&x)[V]) {
+  if constexpr (V == 1) {
+    *p = x[0];
+  } else {
+#pragma unroll
+    for (int i = 0; i < V; i += 4) *reinterpret_cast<float4 *>(p + i) = make_float4(x[i], x[i + 1], x[i + 2], x[i + 3]);
+  }
+}
+
 template <int V> __device__ __forceinline__ void store(bf16 *p, const float (&x)[V]) {
-  if constexpr (V == 4)
+  if constexpr (V == 8)
+    *reinterpret_cast<uint4 *>(p) = make_uint4(pack(x[0], x[1]), pack(x[2], x[3]), pack(x[4], x[5]), pack(x[6], x[7]));
+  else if constexpr (V == 4)
     *reinterpret_cast<uint2 *>(p) = make_uint2(pack(x[0], x[1]), pack(x[2], x[3]));
   else
     put(p, x[0]);
@@ -66,6 +80,16 @@ __device__ __forceinline__ float power(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// Φ(x), the normal distribution, and bell = e^(−x²/2): equation 7.1.26 of Abramowitz and Stegun, off by at most 1e-7.
+__device__ __forceinline__ float normal(float x, float &bell) {
+  float t;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(t) : "f"(fmaf(0.3275911f * 0.70710678f, fabsf(x), 1.f)));
+  bell = power(x * x * -0.72134752f);
+  float series = fmaf(t, fmaf(t, fmaf(t, fmaf(t, 1.061405429f, -1.453152027f), 1.421413741f), -0.284496736f), 0.254829592f);
+  float tail = 0.5f * bell * t * series;
+  return x < 0.f ? tail : 1.f - tail;
 }
 
 // Sum over a block of up to 1024 threads; every thread receives it.

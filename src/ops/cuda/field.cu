@@ -215,9 +215,9 @@ __device__ void gelu_backward(const T *u, const T *grad, T *y, T *du, float *par
       load<V>(u + at, v);
       load<V>(grad + at, g);
       for (int j = 0; j < V; j++) {
-        float cdf = 0.5f * (1.f + erff(v[j] * 0.70710678f));
-        g[j] *= cdf + v[j] * 0.3989423f * __expf(-0.5f * v[j] * v[j]);
-        v[j] *= cdf, sums[0][j] += g[j];
+        float bell, share = normal(v[j], bell);
+        g[j] *= share + v[j] * 0.3989423f * bell;
+        v[j] *= share, sums[0][j] += g[j];
       }
       store<V>(y + at, v);
       store<V>(du + at, g);

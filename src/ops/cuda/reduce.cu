@@ -29,12 +29,17 @@ ENTRY column_sums_f32_v4(const float *x, float *p, int w, int g, int c, int n) {
 ENTRY column_sums_bf16_v1(const bf16 *x, float *p, int w, int g, int c, int n) { column_sums<1>(x, p, w, g, c, n); }
 ENTRY column_sums_bf16_v4(const bf16 *x, float *p, int w, int g, int c, int n) { column_sums<4>(x, p, w, g, c, n); }
 
-// out[group][i] = Σ over the group's chunks of partial[chunk][i] for i < width; rows lie their strides apart.
+// out[group][i] = Σ over the group's chunks of partial[chunk][i] for i < width; rows lie their strides apart. Block (32, 8).
 template <class T> __device__ void fold(const float *partial, T *out, int width, int chunks, int from_stride, int to_stride) {
-  int i = blockIdx.x * blockDim.x + threadIdx.x, group = blockIdx.y;
-  if (i >= width) return;
+  __shared__ float sums[8][32];
+  int i = blockIdx.x * 32 + threadIdx.x, group = blockIdx.y;
   float sum = 0;
-  for (int c = 0; c < chunks; c++) sum += partial[((int64_t)group * chunks + c) * from_stride + i];
+  if (i < width)
+    for (int c = threadIdx.y; c < chunks; c += 8) sum += partial[((int64_t)group * chunks + c) * from_stride + i];
+  sums[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || i >= width) return;
+  for (int k = 1; k < 8; k++) sum += sums[k][threadIdx.x];
   put(out + (int64_t)group * to_stride + i, sum);
 }
 

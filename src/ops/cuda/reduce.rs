@@ -99,13 +99,13 @@ struct Fold {
 
 impl Fold {
     fn run(&self, device: &CudaDevice, kind: &str, partial: u64, out: u64) -> Result<()> {
-        let grid = (self.width.div_ceil(256) as u32, self.groups as u32, 1);
+        let grid = (self.width.div_ceil(32) as u32, self.groups as u32, 1);
         launch!(
             device,
             REDUCE,
             format!("fold_{kind}"),
             grid,
-            (256, 1, 1),
+            Chunks::BLOCK,
             0,
             partial,
             out,
