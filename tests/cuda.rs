@@ -399,7 +399,8 @@ fn walk(
         var.set(&moved.to_dtype(B)?.to_dtype(F)?.to_device(device)?)?;
     }
     let field = Arc::new(field);
-    let [x0, x1] = [3, 4].map(|seed| random(&[3, 70, 64], seed).and_then(|x| x.to_device(device)));
+    let shape = [3, 70, teacher.config.hidden_size];
+    let [x0, x1] = [3, 4].map(|seed| random(&shape, seed).and_then(|x| x.to_device(device)));
     let times = match field.learned_times(times.len() - 1) {
         Some(times) => times?,
         None => times.iter().map(|t| Tensor::new(*t, device)).collect::<Result<_>>()?,
@@ -447,5 +448,25 @@ fn walks() -> anyhow::Result<()> {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Rows of more elements than most blocks hold, and heads of 64 channels, against the CPU's composition.
+#[test]
+fn wide_walks() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let (hidden_size, num_attention_heads) = (2176, 34);
+    let config =
+        Config { hidden_size, num_attention_heads, intermediate_size: 64, initializer_range: 0.02, ..small() };
+    for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
+        let [there, here] = models(&card, dtype, &config)?;
+        let run = |model| walk(model, Extras::default(), &[&[0.2], &[1.0]], Method::Euler, false);
+        let ((expected, slopes), (found, found_slopes)) = (run(&here)?, run(&there)?);
+        let pairs = slopes.iter().zip(&found_slopes).map(|((name, e), (_, f))| (name.as_str(), f, e));
+        for (name, found, expected) in std::iter::once(("the loss", &found, &expected)).chain(pairs) {
+            let error = distance(found, expected)?;
+            assert!(error <= limit, "{dtype:?}: {name} is off by {error:e}");
+        }
+    }
     Ok(())
 }

@@ -102,6 +102,20 @@ __device__ __forceinline__ float block_sum(float x) {
   return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? lanes[threadIdx.x % 32] : 0.f);
 }
 
+// N such sums at once.
+template <int N> __device__ __forceinline__ void block_sums(float (&x)[N]) {
+  __shared__ float lanes[N][32];
+#pragma unroll
+  for (int i = 0; i < N; i++) x[i] = warp_sum(x[i]);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0)
+#pragma unroll
+    for (int i = 0; i < N; i++) lanes[i][threadIdx.x / 32] = x[i];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < N; i++) x[i] = warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? lanes[i][threadIdx.x % 32] : 0.f);
+}
+
 __device__ __forceinline__ float block_max(float x) {
   __shared__ float lanes[32];
   x = warp_max(x);
@@ -110,6 +124,46 @@ __device__ __forceinline__ float block_max(float x) {
   __syncthreads();
   return warp_max(threadIdx.x % 32 < blockDim.x / 32 ? lanes[threadIdx.x % 32] : -INFINITY);
 }
+
+// Mean of a row, and its mean and 1/deviation, by one warp.
+template <int V, class T> __device__ __forceinline__ float row_mean(const T *x, int width) {
+  float sum = 0, v[V];
+  for (int i = threadIdx.x % 32 * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) sum += v[j];
+  }
+  return warp_sum(sum) / width;
+}
+template <int V, class T> __device__ __forceinline__ float2 row_moments(const T *x, int width, float eps) {
+  float mean = row_mean<V>(x, width), square = 0, v[V];
+  for (int i = threadIdx.x % 32 * V; i < width; i += 32 * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) square += (v[j] - mean) * (v[j] - mean);
+  }
+  return make_float2(mean, rsqrtf(warp_sum(square) / width + eps));
+}
+
+// Sums of P quantities over the 8 rows of threads, written to partial (P, width) of this chunk.
+template <int V, int P> __device__ void chunk_sums(const float (&x)[P][V], float *partial, int column, int width) {
+  __shared__ float sums[8][32 * V];
+  for (int p = 0; p < P; p++) {
+    __syncthreads();
+    for (int j = 0; j < V; j++) sums[threadIdx.y][threadIdx.x * V + j] = x[p][j];
+    __syncthreads();
+    if (threadIdx.y == 0 && column < width)
+      for (int j = 0; j < V; j++) {
+        float sum = 0;
+        for (int i = 0; i < 8; i++) sum += sums[i][threadIdx.x * V + j];
+        partial[((int64_t)blockIdx.y * P + p) * width + column + j] = sum;
+      }
+  }
+}
+
+// Where this block of 32 × 8 threads stands: its columns, and the rows of its chunk.
+#define CHUNK(V)                                                                                                            \
+  int column = (blockIdx.x * 32 + threadIdx.x) * V, group = blockIdx.y / chunks;                                            \
+  int64_t first = (int64_t)group * group_rows + blockIdx.y % chunks * chunk_rows;                                           \
+  int64_t last = min(first + chunk_rows, (int64_t)(group + 1) * group_rows);
 
 // Defines name_f32 and so on from a template: `KERNELS` in each file lists the combinations.
 #define ENTRY extern "C" __global__ void

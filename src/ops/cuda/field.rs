@@ -18,6 +18,8 @@ use super::module::launch;
 use super::rotary::turn;
 use crate::ops::{Activation, Rotary};
 
+/// Elements of a row that a block of the norms' backward can hold.
+const WIDEST: usize = 8192;
 /// Rows of a block of the norms' kernels, one warp each.
 const ROWS: usize = 4;
 
@@ -63,7 +65,7 @@ pub fn field(
     let single = [x, projection].into_iter().chain(&sum.length).all(|t| t.dtype() == DType::F32);
     let groups = projection.dim(0)?;
     let lengths = sum.length.as_ref().is_none_or(|length| length.elem_count() == groups);
-    if !single || !lengths || width % 8 != 0 || !placed || address(x)? % 16 != 0 {
+    if !single || !lengths || width % 8 != 0 || width > WIDEST || !placed || address(x)? % 16 != 0 {
         return Ok(None);
     }
     let Some(shape) = Shape::of(&device, (batch, tokens, maps.parts[0].outputs), setting.heads, kind) else {

@@ -78,42 +78,29 @@ __device__ void gated_sum(const T *a, const T *m, const Y *gates, Y *y, int64_t 
   store<V>(y + i, v);
 }
 
-// da, dm, and sums over a chunk of rows of g·a and g·m. Block (32, 8); partial (groups·chunks, 2, width).
+// da, dm, and sums over a chunk of rows of g·a and g·m: partial (groups·chunks, 2, width).
 template <int V, class T, class Y>
 __device__ void gated_sum_backward(const T *a, const T *m, const Y *gates, const Y *grad, T *da, T *dm, float *partial,
                                    int width, int group_rows, int chunk_rows, int chunks) {
-  int column = (blockIdx.x * 32 + threadIdx.x) * V;
-  int group = blockIdx.y / chunks, begin = (blockIdx.y % chunks) * chunk_rows;
-  int end = min(begin + chunk_rows, group_rows);
-  float first[V], second[V], d_first[V] = {}, d_second[V] = {}, v[V], w[V], g[V];
+  CHUNK(V)
+  float gate1[V], gate2[V], sums[2][V] = {}, v[V], w[V], g[V];
   if (column < width) {
-    load<V>(gates + (int64_t)group * 2 * width + column, first);
-    load<V>(gates + (int64_t)group * 2 * width + width + column, second);
-    for (int r = begin + threadIdx.y; r < end; r += 8) {
-      int64_t at = ((int64_t)group * group_rows + r) * width + column;
+    load<V>(gates + (int64_t)group * 2 * width + column, gate1);
+    load<V>(gates + (int64_t)group * 2 * width + width + column, gate2);
+    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
+      int64_t at = row * width + column;
       load<V>(a + at, v);
       load<V>(m + at, w);
       load<V>(grad + at, g);
       for (int j = 0; j < V; j++) {
-        d_first[j] += g[j] * v[j], d_second[j] += g[j] * w[j];
-        v[j] = g[j] * first[j], w[j] = g[j] * second[j];
+        sums[0][j] += g[j] * v[j], sums[1][j] += g[j] * w[j];
+        v[j] = g[j] * gate1[j], w[j] = g[j] * gate2[j];
       }
       store<V>(da + at, v);
       store<V>(dm + at, w);
     }
   }
-  __shared__ float sums[2][8][32 * V];
-  for (int j = 0; j < V; j++) {
-    sums[0][threadIdx.y][threadIdx.x * V + j] = d_first[j];
-    sums[1][threadIdx.y][threadIdx.x * V + j] = d_second[j];
-  }
-  __syncthreads();
-  if (threadIdx.y < 2 && column < width)
-    for (int j = 0; j < V; j++) {
-      float sum = 0;
-      for (int i = 0; i < 8; i++) sum += sums[threadIdx.y][i][threadIdx.x * V + j];
-      partial[((int64_t)blockIdx.y * 2 + threadIdx.y) * width + column + j] = sum;
-    }
+  chunk_sums<V, 2>(sums, partial, column, width);
 }
 
 // Turns the pairs (i, i + half) of queries and keys in place, V neighbouring pairs a thread; qkv (tokens of all examples, heads, 3,

@@ -1,27 +1,17 @@
 // Sums over rows.
 #include "common.cuh"
 
-// Sum over a chunk of rows. Block (32, 8), V columns a thread; partial (groups·chunks, width).
+// Sum over a chunk of rows: partial (groups·chunks, width).
 template <int V, class T>
 __device__ void column_sums(const T *x, float *partial, int width, int group_rows, int chunk_rows, int chunks) {
-  int column = (blockIdx.x * 32 + threadIdx.x) * V;
-  int group = blockIdx.y / chunks, first = (blockIdx.y % chunks) * chunk_rows;
-  int last = min(first + chunk_rows, group_rows);
-  float sum[V] = {}, v[V];
+  CHUNK(V)
+  float sums[1][V] = {}, v[V];
   if (column < width)
-    for (int r = first + threadIdx.y; r < last; r += 8) {
-      load<V>(x + ((int64_t)group * group_rows + r) * width + column, v);
-      for (int j = 0; j < V; j++) sum[j] += v[j];
+    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
+      load<V>(x + row * width + column, v);
+      for (int j = 0; j < V; j++) sums[0][j] += v[j];
     }
-  __shared__ float sums[8][32 * V];
-  for (int j = 0; j < V; j++) sums[threadIdx.y][threadIdx.x * V + j] = sum[j];
-  __syncthreads();
-  if (threadIdx.y == 0 && column < width)
-    for (int j = 0; j < V; j++) {
-      float total = 0;
-      for (int i = 0; i < 8; i++) total += sums[i][threadIdx.x * V + j];
-      partial[(int64_t)blockIdx.y * width + column + j] = total;
-    }
+  chunk_sums<V, 1>(sums, partial, column, width);
 }
 
 ENTRY column_sums_f32_v1(const float *x, float *p, int w, int g, int c, int n) { column_sums<1>(x, p, w, g, c, n); }

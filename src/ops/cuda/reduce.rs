@@ -36,6 +36,11 @@ impl Chunks {
         Self { group_rows, rows, count: group_rows.div_ceil(rows), groups, columns }
     }
 
+    /// For blocks that have whole rows.
+    pub fn of_rows(rows: usize, groups: usize) -> Self {
+        Self::new(rows, 1, groups, 1)
+    }
+
     pub fn grid(&self) -> (u32, u32, u32) {
         (self.columns as u32, (self.groups * self.count) as u32, 1)
     }

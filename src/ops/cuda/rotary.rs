@@ -23,7 +23,9 @@ pub(super) fn turn(qkv: &Tensor, rotary: &Rotary, heads: usize, direction: f32) 
     let addresses = [address(qkv)?, address(cos)?, address(sin)?];
     let fits = |v: &usize| half % v == 0 && channels % v == 0 && addresses.iter().all(|a| a % 16 == 0);
     let v = [8, 4].into_iter().find(fits).unwrap_or(1);
-    let Ok(threads) = u32::try_from(pairs / v) else { bail!("rotary: {pairs} pairs are too many for one launch") };
+    let Ok(threads) = u32::try_from(pairs / v) else {
+        bail!("rotary: {pairs} pairs are too many for one launch")
+    };
     let (device, (grid, block)) = (qkv.device().as_cuda_device()?, elementwise(pairs / v, 1));
     launch!(
         device,

@@ -62,45 +62,29 @@ impl Layer {
         }
         let d_first = self.slope(device, 0, &saved.normal[0], &d_packed, &place)?;
 
-        let (dx, statistics) =
-            (Buffer::new(device, x.shape(), DType::F32)?, Buffer::new(device, 4 * rows, DType::F32)?);
-        let (grid, block) = self.row_grid();
+        let dx = Buffer::new(device, x.shape(), DType::F32)?;
+        let chunks = Chunks::of_rows(rows, self.groups);
+        let partial = chunks.partial(device, 4 * d)?;
+        let vector = if d <= 2048 { 4 } else { 8 };
         launch!(
             device,
             FIELD,
-            format!("field_norms_statistics_{}", self.kind),
-            grid,
-            block,
-            0,
-            address(x)?,
-            address(modulation)?,
-            address(&d_first)?,
-            address(&d_second)?,
-            statistics.address()?,
-            rows as i32,
-            d as i32,
-            self.group_rows(),
-            self.setting.eps as f32
-        );
-        launch!(
-            device,
-            FIELD,
-            format!("field_norms_backward_{}", self.kind),
+            format!("field_norms_backward_{}_v{vector}", self.kind),
             chunks.grid(),
-            Chunks::BLOCK,
+            (d.div_ceil(32 * vector) as u32 * 32, 1, 1),
             0,
             address(x)?,
             address(modulation)?,
             address(&d_first)?,
             address(&d_second)?,
-            statistics.address()?,
             if self.sum.on_x { address(grad)? } else { 0 },
             dx.address()?,
             partial.address()?,
             d as i32,
             chunks.group_rows as i32,
             chunks.rows as i32,
-            chunks.count as i32
+            chunks.count as i32,
+            self.setting.eps as f32
         );
         chunks.fold_part(device, &partial, (0, 4 * d, 4 * d), row(0)?, 6 * d)?;
         let d_projection = Buffer::new(device, projection.shape(), DType::F32)?;
