@@ -469,8 +469,13 @@ fn walks() -> anyhow::Result<()> {
 fn wide_walks() -> anyhow::Result<()> {
     let Some(card) = card() else { return Ok(()) };
     let (hidden_size, num_attention_heads) = (2176, 34);
-    let config =
-        Config { hidden_size, num_attention_heads, intermediate_size: 64, initializer_range: 0.02, ..small() };
+    let config = Config {
+        hidden_size,
+        num_attention_heads,
+        intermediate_size: 64,
+        initializer_range: 0.02,
+        ..small()
+    };
     for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
         let [there, here] = models(&card, dtype, &config)?;
         let run = |model| walk(model, Extras::default(), &[&[0.2], &[1.0]], Method::Euler, false);
