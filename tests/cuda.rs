@@ -243,6 +243,23 @@ fn divergences() -> Result<()> {
 }
 
 #[test]
+fn embedding_gradients() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    for (rows, width, vocabulary) in [(1, 3, 1), (700, 130, 11), (300, 128, 50_304)] {
+        let ids: Vec<u32> = (0..rows as u32).map(|i| i * i * 7919 % vocabulary as u32).collect();
+        let ids = Tensor::from_vec(ids, rows, &Device::Cpu)?;
+        let grad = values(&[rows, width], 1)?.to_dtype(F)?;
+        let expected = ops::embedding_gradient(&ids, &grad, vocabulary)?;
+        for (dtype, limit) in [(F, 1e-5), (B, 1e-2)] {
+            let found = ops::embedding_gradient(&ids, &grad.to_dtype(dtype)?.to_device(&card)?, vocabulary)?;
+            let error = distance(&found, &expected)?;
+            assert!(error < limit, "({rows}, {width}, {vocabulary}) in {dtype:?} off by {error:e}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn clipped_updates() -> Result<()> {
     let Some(card) = card() else { return Ok(()) };
     let shapes = [vec![300, 70], vec![1], vec![17]];

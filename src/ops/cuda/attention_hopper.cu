@@ -6,21 +6,20 @@
 // 2407.08608).
 #include "hopper.cuh"
 
-__device__ Queue queue;
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 constexpr int GROUPS = 3, STAGES = 4, STEP_BYTES = 2 * TILE_BYTES;
 typedef Ring<STAGES, STEP_BYTES, GROUPS> Steps;
 
-// The 192 queries of a job, from `row0` on, and how many steps of keys they see.
-struct Piece {
-  int head, example, row0, count;
-};
-__device__ __forceinline__ Piece find(int job, int tokens, int heads, int batch) {
-  int pieces = (tokens + GROUPS * TILE - 1) / (GROUPS * TILE);
-  Place at = place(job, pieces, batch * heads);
-  int row0 = (pieces - 1 - at.piece) * GROUPS * TILE;
-  return {at.head % heads, at.head / heads, row0, (min(row0 + GROUPS * TILE, tokens) + TILE - 1) / TILE};
+// Keys and values of all steps, and before them the queries, by one thread.
+__device__ void fetch(const CUtensorMap *qkv, Steps steps, uint32_t q, int row0, int head, int example, int count) {
+  barrier_expect(steps.own(), GROUPS * TILE_BYTES);
+  for (int i = 0; i < GROUPS; i++) copy_tile(q + i * TILE_BYTES, qkv, row0 + i * TILE, 3 * head, example, steps.own());
+  for (int step = 0; step < count; step++) {
+    steps.wait_empty(step);
+    barrier_expect(steps.full(step), STEP_BYTES);
+    copy_tile(steps.data(step), qkv, step * TILE, 3 * head + 1, example, steps.full(step));
+    copy_tile(steps.data(step) + TILE_BYTES, qkv, step * TILE, 3 * head + 2, example, steps.full(step));
+  }
 }
 
 // This thread's part of 64 queries: rows `row` and `row + 8`.
@@ -78,28 +77,27 @@ struct Queries {
   }
 };
 
-// The steps of one job from number `step0` on; norm is that of the head.
-__device__ __forceinline__ void attend(Steps steps, uint32_t q, Piece piece, int step0, bf16 *out, float *norm, int tokens, int heads,
+__device__ __forceinline__ void attend(Steps steps, uint32_t q, int first_row, bf16 *out, float *norm, int tokens, int heads, int count,
                                        float scale) {
-  int lane = threadIdx.x % 32, group = threadIdx.x / 128, first_row = piece.row0 + group * TILE;
-  int row = first_row + threadIdx.x / 32 % 4 * 16 + lane / 4, last = min(first_row / TILE, piece.count - 1);
+  int lane = threadIdx.x % 32, row = first_row + threadIdx.x / 32 % 4 * 16 + lane / 4;
+  int last = min(first_row / TILE, count - 1);
   Queries mine;
   mine.begin();
-  steps.wait_full(step0);
+  barrier_wait(steps.own(), 0);
+  steps.wait_full(0);
   fence();
-  mine.scores(q, steps.data(step0));
+  mine.scores(q, steps.data(0));
   wait<0>(mine.s);
   if (last == 0) mine.mask(row, 0);
   mine.exponentials(scale);
   pack_operand(mine.weights, mine.s);
-  for (int i = 1; i <= last; i++) {
-    int step = step0 + i;
+  for (int step = 1; step <= last; step++) {
     steps.wait_full(step);
     fence();
     mine.scores(q, steps.data(step));
     mine.add_values(steps.data(step - 1) + TILE_BYTES);
     wait<1>(mine.s);
-    if (i == last) mine.mask(row, i * TILE);
+    if (step == last) mine.mask(row, step * TILE);
     mine.exponentials(scale);
     wait<0>(mine.o);
     hold(mine.weights);
@@ -107,13 +105,12 @@ __device__ __forceinline__ void attend(Steps steps, uint32_t q, Piece piece, int
     mine.rescale();
     pack_operand(mine.weights, mine.s);
   }
-  steps.release_own();
   fence();
-  mine.add_values(steps.data(step0 + last) + TILE_BYTES);
+  mine.add_values(steps.data(last) + TILE_BYTES);
   wait<0>(mine.o);
   // Steps that only the other warpgroups look at are given back as well.
-  steps.release(step0 + last);
-  for (int i = last + 1; i < piece.count; i++) steps.wait_full(step0 + i), steps.release(step0 + i);
+  steps.release(last);
+  for (int step = last + 1; step < count; step++) steps.wait_full(step), steps.release(step);
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     float total = mine.sum[half];
@@ -128,40 +125,23 @@ __device__ __forceinline__ void attend(Steps steps, uint32_t q, Piece piece, int
 }
 #endif
 
-ENTRY __launch_bounds__(512, 1) attention_hopper(const __grid_constant__ CUtensorMap qkv, bf16 *out, float *norm, int jobs, int batch,
-                                                 int tokens, int heads, float scale) {
+ENTRY __launch_bounds__(512, 1)
+    attention_hopper(const __grid_constant__ CUtensorMap qkv, bf16 *out, float *norm, int tokens, int heads, float scale) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
+  int group = __shfl_sync(~0u, threadIdx.x / 128, 0), pieces = (tokens + GROUPS * TILE - 1) / (GROUPS * TILE);
+  Job job = find_job(pieces);
+  int head = job.head % heads, example = job.head / heads;
+  int row0 = (pieces - 1 - job.piece) * GROUPS * TILE, count = (min(row0 + GROUPS * TILE, tokens) + TILE - 1) / TILE;
   uint32_t q = first_tile();
   Steps steps{q + GROUPS * TILE_BYTES};
   steps.init(1);
   if (group == GROUPS) {
-    give_registers<32>();
-    if (threadIdx.x / 32 > GROUPS * 4) return;
-    serve(steps, &queue, jobs, GROUPS * TILE_BYTES, [&](int job, int step0) {
-      Piece piece = find(job, tokens, heads, batch);
-      if (threadIdx.x % 32 > 0) return piece.count;
-      for (int i = 0; i < GROUPS; i++)
-        copy_tile(q + i * TILE_BYTES, &qkv, piece.row0 + i * TILE, 3 * piece.head, piece.example, steps.own());
-      for (int i = 0; i < piece.count; i++) {
-        int step = step0 + i;
-        steps.wait_empty(step);
-        barrier_expect(steps.full(step), STEP_BYTES);
-        copy_tile(steps.data(step), &qkv, i * TILE, 3 * piece.head + 1, piece.example, steps.full(step));
-        copy_tile(steps.data(step) + TILE_BYTES, &qkv, i * TILE, 3 * piece.head + 2, piece.example, steps.full(step));
-      }
-      return piece.count;
-    });
+    give_registers<24>();
+    if (threadIdx.x == GROUPS * 128) fetch(&qkv, steps, q, row0, head, example, count);
   } else {
     take_registers<160>();
-    for (int turn = 0, step0 = 0;; turn++) {
-      int job = steps.accept(turn);
-      if (job >= jobs) break;
-      Piece piece = find(job, tokens, heads, batch);
-      attend(steps, q + group * TILE_BYTES, piece, step0, out + ((int64_t)piece.example * tokens * heads + piece.head) * CHANNELS,
-             norm + ((int64_t)piece.example * heads + piece.head) * tokens, tokens, heads, scale);
-      step0 += piece.count;
-    }
+    attend(steps, q + group * TILE_BYTES, row0 + group * TILE, out + ((int64_t)example * tokens * heads + head) * CHANNELS,
+           norm + (int64_t)job.head * tokens, tokens, heads, count, scale);
   }
 #endif
 }

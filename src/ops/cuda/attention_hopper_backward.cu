@@ -6,8 +6,6 @@
 // where they are the left operands of those sums. Layouts are those of attention.cu.
 #include "hopper.cuh"
 
-__device__ Queue query_queue, key_queue;
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 constexpr int QUERY_GROUPS = 3, KEY_GROUPS = 2, STAGES = 4, STEP_BYTES = 2 * TILE_BYTES;
 typedef Ring<STAGES, STEP_BYTES, QUERY_GROUPS> KeySteps;
@@ -38,36 +36,21 @@ __device__ __forceinline__ void clear(float (&d)[32]) {
 
 // --- Queries: keys and values stream by.
 
-// The queries of a job, QUERY_GROUPS tiles from tile `first` on, and how many steps of keys they see.
-struct QueryPiece {
-  int head, example, first, count;
-};
-__device__ __forceinline__ QueryPiece find_queries(int job, int tokens, int heads, int batch) {
-  int pieces = (tokens + QUERY_GROUPS * TILE - 1) / (QUERY_GROUPS * TILE);
-  Place at = place(job, pieces, batch * heads);
-  int first = (pieces - 1 - at.piece) * QUERY_GROUPS;
-  return {at.head % heads, at.head / heads, first, min(first + QUERY_GROUPS, (tokens + TILE - 1) / TILE)};
-}
-
-// What a job keeps: its queries' tiles, those of their slopes and of their results.
-__device__ __forceinline__ int fetch_keys(const CUtensorMap *qkv, const CUtensorMap *grad, const CUtensorMap *out, KeySteps steps,
-                                          uint32_t own, QueryPiece piece, int step0) {
-  if (threadIdx.x % 32 > 0) return piece.count;
-  int head = piece.head, example = piece.example;
+// What the queries' block keeps: their tiles, those of the slopes, and those of the result.
+__device__ void fetch_keys(const CUtensorMap *qkv, const CUtensorMap *grad, const CUtensorMap *out, KeySteps steps, uint32_t own, int row0,
+                           int head, int example, int count) {
+  barrier_expect(steps.own(), 3 * QUERY_GROUPS * TILE_BYTES);
   for (int i = 0; i < QUERY_GROUPS; i++) {
-    int row = (piece.first + i) * TILE;
-    copy_tile(own + 3 * i * TILE_BYTES, qkv, row, 3 * head, example, steps.own());
-    copy_tile(own + (3 * i + 1) * TILE_BYTES, grad, row, head, example, steps.own());
-    copy_tile(own + (3 * i + 2) * TILE_BYTES, out, row, head, example, steps.own());
+    copy_tile(own + 3 * i * TILE_BYTES, qkv, row0 + i * TILE, 3 * head, example, steps.own());
+    copy_tile(own + (3 * i + 1) * TILE_BYTES, grad, row0 + i * TILE, head, example, steps.own());
+    copy_tile(own + (3 * i + 2) * TILE_BYTES, out, row0 + i * TILE, head, example, steps.own());
   }
-  for (int i = 0; i < piece.count; i++) {
-    int step = step0 + i;
+  for (int step = 0; step < count; step++) {
     steps.wait_empty(step);
     barrier_expect(steps.full(step), STEP_BYTES);
-    copy_tile(steps.data(step), qkv, i * TILE, 3 * head + 1, example, steps.full(step));
-    copy_tile(steps.data(step) + TILE_BYTES, qkv, i * TILE, 3 * head + 2, example, steps.full(step));
+    copy_tile(steps.data(step), qkv, step * TILE, 3 * head + 1, example, steps.full(step));
+    copy_tile(steps.data(step) + TILE_BYTES, qkv, step * TILE, 3 * head + 2, example, steps.full(step));
   }
-  return piece.count;
 }
 
 struct Queries {
@@ -110,31 +93,31 @@ struct Queries {
 };
 
 // `own`: this warpgroup's queries, slopes and results; norm and inner are those of the head.
-__device__ __forceinline__ void query_gradients(KeySteps steps, uint32_t own, QueryPiece piece, int step0, const float *norm, float *inner,
-                                                bf16 *dq, int tokens, int heads, float scale, float factor) {
+__device__ __forceinline__ void query_gradients(KeySteps steps, uint32_t own, int my_step, const float *norm, float *inner, bf16 *dq,
+                                                int tokens, int heads, int count, float scale, float factor) {
   uint32_t q = own, g = own + TILE_BYTES;
-  int my_tile = piece.first + threadIdx.x / 128, last = min(my_tile, piece.count - 1);
   Queries mine;
   clear(mine.dq);
+  barrier_wait(steps.own(), 0);
   mine.inner_products(g, own + 2 * TILE_BYTES);
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    int row = my_tile * TILE + score_row(2 * half);
+    int row = my_step * TILE + score_row(2 * half);
     mine.norm[half] = row < tokens ? norm[row] : 0.f;
     if (row < tokens && threadIdx.x % 4 == 0) inner[row] = mine.inner[half];
   }
-  steps.wait_full(step0);
+  steps.wait_full(0);
   fence();
-  product(mine.s, q, steps.data(step0));
+  product(mine.s, q, steps.data(0));
   commit();
-  product(mine.d, g, steps.data(step0) + TILE_BYTES);
+  product(mine.d, g, steps.data(0) + TILE_BYTES);
   commit();
   wait<1>(mine.s);
-  mine.exponentials(my_tile == 0, scale);
+  mine.exponentials(my_step == 0, scale);
   wait<0>(mine.d);
   mine.score_slopes();
-  for (int i = 1; i <= last; i++) {
-    int step = step0 + i;
+  int last = min(my_step, count - 1);
+  for (int step = 1; step <= last; step++) {
     steps.wait_full(step);
     fence();
     product(mine.s, q, steps.data(step));
@@ -143,64 +126,52 @@ __device__ __forceinline__ void query_gradients(KeySteps steps, uint32_t own, Qu
     product(mine.d, g, steps.data(step) + TILE_BYTES);
     commit();
     wait<1>(mine.s);
-    mine.exponentials(i == my_tile, scale);
+    mine.exponentials(step == my_step, scale);
     wait<0>(mine.d);
     hold(mine.dq), hold(mine.slopes);
     steps.release(step - 1);
     mine.score_slopes();
   }
-  steps.release_own();
   fence();
-  add_product(mine.dq, mine.slopes, steps.data(step0 + last));
+  add_product(mine.dq, mine.slopes, steps.data(last));
   commit();
   wait<0>(mine.dq);
   // Steps that only the other warpgroups look at are given back as well.
-  steps.release(step0 + last);
-  for (int i = last + 1; i < piece.count; i++) steps.wait_full(step0 + i), steps.release(step0 + i);
-  write_tile(mine.dq, dq, my_tile * TILE, tokens, 3 * heads * CHANNELS, factor);
+  steps.release(last);
+  for (int step = last + 1; step < count; step++) steps.wait_full(step), steps.release(step);
+  write_tile(mine.dq, dq, my_step * TILE, tokens, 3 * heads * CHANNELS, factor);
 }
 
 // --- Keys and values: queries and slopes stream by, with their norms and inner products.
 
-// The keys of a job, KEY_GROUPS tiles from tile `first` on, and how many steps of queries see any of them.
-struct KeyPiece {
-  int head, example, first, count;
-};
-__device__ __forceinline__ KeyPiece find_keys(int job, int tokens, int heads, int batch) {
-  int pieces = (tokens + KEY_GROUPS * TILE - 1) / (KEY_GROUPS * TILE);
-  Place at = place(job, pieces, batch * heads);
-  int first = at.piece * KEY_GROUPS;
-  return {at.head % heads, at.head / heads, first, (tokens + TILE - 1) / TILE - first};
-}
-
-// norm and inner are those of the head.
-__device__ __forceinline__ int fetch_queries(const CUtensorMap *qkv, const CUtensorMap *grad, QuerySteps steps, uint32_t own,
-                                             uint32_t stats, const float *norm, const float *inner, KeyPiece piece, int step0, int tokens) {
-  int lane = threadIdx.x % 32, head = piece.head, example = piece.example;
-  if (lane == 0)
+// By one warp.
+__device__ void fetch_queries(const CUtensorMap *qkv, const CUtensorMap *grad, QuerySteps steps, uint32_t own, uint32_t stats,
+                              const float *norm, const float *inner, int first, int head, int example, int tokens, int count) {
+  int lane = threadIdx.x % 32;
+  if (lane == 0) {
+    barrier_expect(steps.own(), 2 * KEY_GROUPS * TILE_BYTES);
     for (int i = 0; i < KEY_GROUPS; i++) {
-      copy_tile(own + 2 * i * TILE_BYTES, qkv, (piece.first + i) * TILE, 3 * head + 1, example, steps.own());
-      copy_tile(own + (2 * i + 1) * TILE_BYTES, qkv, (piece.first + i) * TILE, 3 * head + 2, example, steps.own());
+      copy_tile(own + 2 * i * TILE_BYTES, qkv, (first + i) * TILE, 3 * head + 1, example, steps.own());
+      copy_tile(own + (2 * i + 1) * TILE_BYTES, qkv, (first + i) * TILE, 3 * head + 2, example, steps.own());
     }
-  for (int i = 0; i < piece.count; i++) {
-    int step = step0 + i, row0 = (piece.first + i) * TILE;
+  }
+  for (int step = 0; step < count; step++) {
     float x[4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      int row = row0 + j % 2 * 32 + lane;
-      x[j] = row < tokens ? (j < 2 ? norm : inner)[row] : 0.f;
+    for (int i = 0; i < 4; i++) {
+      int row = (first + step) * TILE + i % 2 * 32 + lane;
+      x[i] = row < tokens ? (i < 2 ? norm : inner)[row] : 0.f;
     }
     steps.wait_empty(step);
     if (lane == 0) {
       barrier_promise(steps.full(step), STEP_BYTES);
-      copy_tile(steps.data(step), qkv, row0, 3 * head, example, steps.full(step));
-      copy_tile(steps.data(step) + TILE_BYTES, grad, row0, head, example, steps.full(step));
+      copy_tile(steps.data(step), qkv, (first + step) * TILE, 3 * head, example, steps.full(step));
+      copy_tile(steps.data(step) + TILE_BYTES, grad, (first + step) * TILE, head, example, steps.full(step));
     }
 #pragma unroll
-    for (int j = 0; j < 4; j++) put_shared(stats + step % STAGES * 512 + j * 128 + lane * 4, x[j]);
+    for (int i = 0; i < 4; i++) put_shared(stats + step % STAGES * 512 + i * 128 + lane * 4, x[i]);
     barrier_arrive(steps.full(step));
   }
-  return piece.count;
 }
 
 struct Keys {
@@ -240,29 +211,28 @@ struct Keys {
   }
 };
 
-// `own`: this warpgroup's keys and values, which meet their first query in step `group`; dk: where the head's go.
-__device__ __forceinline__ void key_gradients(QuerySteps steps, uint32_t own, uint32_t stats, KeyPiece piece, int step0, bf16 *dk,
-                                              int tokens, int heads, float scale, float factor) {
-  int group = threadIdx.x / 128, row0 = (piece.first + group) * TILE, start = step0 + group, end = step0 + piece.count;
-  auto stats_of = [&](int step) { return stats + step % STAGES * 512; };
+// `own`: this warpgroup's keys and values, which meet their first query in step `group`; dk: where the keys' gradients go.
+__device__ __forceinline__ void key_gradients(QuerySteps steps, uint32_t own, uint32_t stats, int group, int row0, bf16 *dk, int tokens,
+                                              int heads, int count, float scale, float factor) {
   Keys mine;
   clear(mine.dk), clear(mine.dv);
+  barrier_wait(steps.own(), 0);
   load_operand(mine.k, own);
   load_operand(mine.v, own + TILE_BYTES);
-  steps.release_own();
-  for (int step = step0; step < min(start, end); step++) steps.wait_full(step), steps.release(step);
-  if (start >= end) return;
-  steps.wait_full(start);
+  for (int step = 0; step < min(group, count); step++) steps.wait_full(step), steps.release(step);
+  if (group >= count) return;
+  auto stats_of = [&](int step) { return stats + step % STAGES * 512; };
+  steps.wait_full(group);
   fence();
-  product(mine.s, mine.k, steps.data(start));
+  product(mine.s, mine.k, steps.data(group));
   commit();
-  product(mine.d, mine.v, steps.data(start) + TILE_BYTES);
+  product(mine.d, mine.v, steps.data(group) + TILE_BYTES);
   commit();
   wait<1>(mine.s);
-  mine.exponentials(true, stats_of(start), scale);
+  mine.exponentials(true, stats_of(group), scale);
   wait<0>(mine.d);
-  mine.score_slopes(stats_of(start) + 256);
-  for (int step = start + 1; step < end; step++) {
+  mine.score_slopes(stats_of(group) + 256);
+  for (int step = group + 1; step < count; step++) {
     steps.wait_full(step);
     fence();
     product(mine.s, mine.k, steps.data(step));
@@ -279,12 +249,11 @@ __device__ __forceinline__ void key_gradients(QuerySteps steps, uint32_t own, ui
     mine.score_slopes(stats_of(step) + 256);
   }
   fence();
-  add_product(mine.dv, mine.weights, steps.data(end - 1) + TILE_BYTES);
-  add_product(mine.dk, mine.slopes, steps.data(end - 1));
+  add_product(mine.dv, mine.weights, steps.data(count - 1) + TILE_BYTES);
+  add_product(mine.dk, mine.slopes, steps.data(count - 1));
   commit();
   wait<0>(mine.dk);
   hold(mine.dv);
-  steps.release(end - 1);
   write_tile(mine.dk, dk, row0, tokens, 3 * heads * CHANNELS, factor);
   write_tile(mine.dv, dk + CHANNELS, row0, tokens, 3 * heads * CHANNELS, 1.f);
 }
@@ -293,31 +262,24 @@ __device__ __forceinline__ void key_gradients(QuerySteps steps, uint32_t own, ui
 // d_qkv's queries, and inner (B, H, T): Σ grad⊙out.
 ENTRY __launch_bounds__(512, 1)
     attention_hopper_queries(const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap grad,
-                             const __grid_constant__ CUtensorMap out, const float *norm, float *inner, bf16 *d_qkv, int jobs, int batch,
-                             int tokens, int heads, float scale, float factor) {
+                             const __grid_constant__ CUtensorMap out, const float *norm, float *inner, bf16 *d_qkv, int tokens, int heads,
+                             float scale, float factor) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  constexpr int OWN = 3 * TILE_BYTES;
-  int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
+  int group = __shfl_sync(~0u, threadIdx.x / 128, 0), pieces = (tokens + QUERY_GROUPS * TILE - 1) / (QUERY_GROUPS * TILE);
+  Job job = find_job(pieces);
+  int head = job.head % heads, example = job.head / heads, first = (pieces - 1 - job.piece) * QUERY_GROUPS;
+  int count = min(first + QUERY_GROUPS, (tokens + TILE - 1) / TILE);
   uint32_t own = first_tile();
-  KeySteps steps{own + QUERY_GROUPS * OWN};
+  KeySteps steps{own + 3 * QUERY_GROUPS * TILE_BYTES};
   steps.init(1);
   if (group == QUERY_GROUPS) {
-    give_registers<32>();
-    if (threadIdx.x / 32 > QUERY_GROUPS * 4) return;
-    serve(steps, &query_queue, jobs, QUERY_GROUPS * OWN, [&](int job, int step0) {
-      return fetch_keys(&qkv, &grad, &out, steps, own, find_queries(job, tokens, heads, batch), step0);
-    });
+    give_registers<24>();
+    if (threadIdx.x == QUERY_GROUPS * 128) fetch_keys(&qkv, &grad, &out, steps, own, first * TILE, head, example, count);
   } else {
     take_registers<160>();
-    for (int turn = 0, step0 = 0;; turn++) {
-      int job = steps.accept(turn);
-      if (job >= jobs) break;
-      QueryPiece piece = find_queries(job, tokens, heads, batch);
-      int64_t row = ((int64_t)piece.example * heads + piece.head) * tokens;
-      bf16 *dq = d_qkv + ((int64_t)piece.example * tokens * heads + piece.head) * 3 * CHANNELS;
-      query_gradients(steps, own + group * OWN, piece, step0, norm + row, inner + row, dq, tokens, heads, scale, factor);
-      step0 += piece.count;
-    }
+    query_gradients(steps, own + 3 * group * TILE_BYTES, first + group, norm + (int64_t)job.head * tokens,
+                    inner + (int64_t)job.head * tokens, d_qkv + ((int64_t)example * tokens * heads + head) * 3 * CHANNELS, tokens, heads,
+                    count, scale, factor);
   }
 #endif
 }
@@ -325,31 +287,23 @@ ENTRY __launch_bounds__(512, 1)
 // d_qkv's keys and values.
 ENTRY __launch_bounds__(384, 1)
     attention_hopper_keys(const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap grad, const float *norm,
-                          const float *inner, bf16 *d_qkv, int jobs, int batch, int tokens, int heads, float scale, float factor) {
+                          const float *inner, bf16 *d_qkv, int tokens, int heads, float scale, float factor) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  constexpr int OWN = 2 * TILE_BYTES;
-  int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
+  int group = __shfl_sync(~0u, threadIdx.x / 128, 0), pieces = (tokens + KEY_GROUPS * TILE - 1) / (KEY_GROUPS * TILE);
+  Job job = find_job(pieces);
+  int head = job.head % heads, example = job.head / heads, first = job.piece * KEY_GROUPS, count = (tokens + TILE - 1) / TILE - first;
   uint32_t own = first_tile();
-  QuerySteps steps{own + KEY_GROUPS * OWN};
+  QuerySteps steps{own + 2 * KEY_GROUPS * TILE_BYTES};
   steps.init(32);
   if (group == KEY_GROUPS) {
     give_registers<24>();
-    if (threadIdx.x / 32 > KEY_GROUPS * 4) return;
-    serve(steps, &key_queue, jobs, KEY_GROUPS * OWN, [&](int job, int step0) {
-      KeyPiece piece = find_keys(job, tokens, heads, batch);
-      int64_t row = ((int64_t)piece.example * heads + piece.head) * tokens;
-      return fetch_queries(&qkv, &grad, steps, own, steps.end(), norm + row, inner + row, piece, step0, tokens);
-    });
+    if (threadIdx.x / 32 == KEY_GROUPS * 4)
+      fetch_queries(&qkv, &grad, steps, own, steps.end(), norm + (int64_t)job.head * tokens, inner + (int64_t)job.head * tokens, first, head,
+                    example, tokens, count);
   } else {
     take_registers<240>();
-    for (int turn = 0, step0 = 0;; turn++) {
-      int job = steps.accept(turn);
-      if (job >= jobs) break;
-      KeyPiece piece = find_keys(job, tokens, heads, batch);
-      bf16 *dk = d_qkv + ((int64_t)piece.example * tokens * heads + piece.head) * 3 * CHANNELS + CHANNELS;
-      key_gradients(steps, own + group * OWN, steps.end(), piece, step0, dk, tokens, heads, scale, factor);
-      step0 += piece.count;
-    }
+    bf16 *dk = d_qkv + ((int64_t)example * tokens * heads + head) * 3 * CHANNELS + CHANNELS;
+    key_gradients(steps, own + 2 * group * TILE_BYTES, steps.end(), group, (first + group) * TILE, dk, tokens, heads, count, scale, factor);
   }
 #endif
 }

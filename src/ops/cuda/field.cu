@@ -26,11 +26,11 @@ __device__ void norms(const float *x, const float *modulation, T *y1, T *y2, int
   }
 }
 
-// dx, on top of `base` where there is one, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width). A block has whole
-// rows, V columns a thread, and takes R of them at a time.
+// dx, on top of `base` and `more` where they are given, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width). A
+// block has whole rows, V columns a thread, and takes R of them at a time.
 template <int V, int R, class T>
-__device__ void norms_backward(const float *x, const float *modulation, const T *g1, const T *g2, const float *base, float *dx,
-                               float *partial, int width, int group_rows, int chunk_rows, int chunks, float eps) {
+__device__ void norms_backward(const float *x, const float *modulation, const T *g1, const T *g2, const float *base, const float *more,
+                               float *dx, float *partial, int width, int group_rows, int chunk_rows, int chunks, float eps) {
   int column = threadIdx.x * V, group = blockIdx.y / chunks;
   int64_t first = (int64_t)group * group_rows + blockIdx.y % chunks * chunk_rows;
   int64_t last = min(first + chunk_rows, (int64_t)(group + 1) * group_rows);
@@ -69,13 +69,14 @@ __device__ void norms_backward(const float *x, const float *modulation, const T 
       if (!inside || row + i >= last) break;
       float rstd = rsqrtf(moments[3 * i] / width + eps), slope = moments[3 * i + 1] / width, turn = moments[3 * i + 2] * rstd / width;
       int64_t at = (row + i) * width + column;
-      float d[V] = {};
+      float d[V] = {}, m[V] = {};
       if (base) load<V>(base + at, d);
+      if (more) load<V>(more + at, m);
 #pragma unroll
       for (int j = 0; j < V; j++) {
         float hat = v[i][j] * rstd;
         sums[0][j] += a[i][j] * hat, sums[1][j] += a[i][j], sums[2][j] += b[i][j] * hat, sums[3][j] += b[i][j];
-        d[j] += rstd * (a[i][j] * s[j] + b[i][j] * r[j] - slope - hat * turn);
+        d[j] += m[j] + rstd * (a[i][j] * s[j] + b[i][j] * r[j] - slope - hat * turn);
       }
       store<V>(dx + at, d);
     }
@@ -99,10 +100,11 @@ ENTRY field_modulation(const float *projection, const float *w1, const float *b1
   modulation[4 * width] = factor * projection[4 * width], modulation[5 * width] = factor * projection[5 * width];
 }
 
-// From the slopes of the modulation to those of the projection, of the weights and of the biases. Block (32, 8).
+// From the slopes of the modulation to those of the projection, of the weights and of the biases; the last two join what is there
+// already where `add` says so. Block (32, 8).
 ENTRY field_modulation_backward(const float *projection, const float *w1, const float *b1, const float *w2, const float *b2,
                                 const float *length, float factor, const float *slopes, float *d_projection, float *d_w1, float *d_b1,
-                                float *d_w2, float *d_b2, int width, int groups) {
+                                float *d_w2, float *d_b2, int width, int groups, int add) {
   int i = blockIdx.x * 32 + threadIdx.x;
   float sums[4] = {};
   if (i < width)
@@ -123,7 +125,7 @@ ENTRY field_modulation_backward(const float *projection, const float *w1, const 
   float sum = 0;
   for (int j = 0; j < 8; j++) sum += shared[threadIdx.y][j][threadIdx.x];
   float *to = threadIdx.y == 0 ? d_w1 : threadIdx.y == 1 ? d_b1 : threadIdx.y == 2 ? d_w2 : d_b2;
-  to[i] = sum;
+  to[i] = add ? to[i] + sum : sum;
 }
 
 // u = α₁⊙a + α₂⊙m, on top of `base` where there is one.
@@ -215,9 +217,10 @@ KERNELS(bf16, 4, bf16)
 
 #define NORMS_BACKWARD(name, THREADS, V, R, T)                                                                                       \
   ENTRY __launch_bounds__(THREADS)                                                                                                   \
-      field_norms_backward_##name(const float *x, const float *modulation, const T *g1, const T *g2, const float *base, float *dx,   \
-                                  float *partial, int width, int group_rows, int chunk_rows, int chunks, float eps) {                \
-    norms_backward<V, R>(x, modulation, g1, g2, base, dx, partial, width, group_rows, chunk_rows, chunks, eps);                      \
+      field_norms_backward_##name(const float *x, const float *modulation, const T *g1, const T *g2, const float *base,              \
+                                  const float *more, float *dx, float *partial, int width, int group_rows, int chunk_rows,           \
+                                  int chunks, float eps) {                                                                           \
+    norms_backward<V, R>(x, modulation, g1, g2, base, more, dx, partial, width, group_rows, chunk_rows, chunks, eps);                \
   }
 
 // For widths of up to 2048 and up to 8192.

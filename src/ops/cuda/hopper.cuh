@@ -6,21 +6,16 @@
 #include "common.cuh"
 #include <cuda.h>
 
-// Jobs are taken by whichever block comes free: it is open which block does one, not what comes out. Both numbers are zero before
-// and after a launch.
-struct Queue {
-  int next, finished;
-};
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-// Which of a head's `pieces` a job is: all pieces of 32 heads, whose tiles stay in the cache, come before those of the next 32,
-// and among them the first come first.
-struct Place {
+// Which of a head's `pieces` this block has: all pieces of 32 heads, whose tiles stay in the cache, come before those of
+// the next 32, and among them the first come first.
+struct Job {
   int piece, head;
 };
-__device__ __forceinline__ Place place(int job, int pieces, int heads) {
+__device__ __forceinline__ Job find_job(int pieces) {
   constexpr int TOGETHER = 32;
-  int round = job / (TOGETHER * pieces), rest = job % (TOGETHER * pieces), width = min(TOGETHER, heads - round * TOGETHER);
+  int heads = gridDim.x / pieces, round = blockIdx.x / (TOGETHER * pieces), rest = blockIdx.x % (TOGETHER * pieces);
+  int width = min(TOGETHER, heads - round * TOGETHER);
   return {rest / width, round * TOGETHER + rest % width};
 }
 
@@ -63,76 +58,37 @@ __device__ __forceinline__ void copy_tile(uint32_t to, const CUtensorMap *map, i
                : "memory");
 }
 
-__device__ __forceinline__ void put_shared(uint32_t to, int x) { asm volatile("st.shared.s32 [%0], %1;\n" ::"r"(to), "r"(x) : "memory"); }
-__device__ __forceinline__ int shared_number(uint32_t from) {
-  int x;
-  asm volatile("ld.shared.s32 %0, [%1];\n" : "=r"(x) : "r"(from) : "memory");
-  return x;
-}
-__device__ __forceinline__ void put_shared(uint32_t to, float x) { asm volatile("st.shared.f32 [%0], %1;\n" ::"r"(to), "f"(x) : "memory"); }
-__device__ __forceinline__ float2 shared_pair(uint32_t from) {
-  float2 x;
-  asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];\n" : "=f"(x.x), "=f"(x.y) : "r"(from));
-  return x;
-}
-
-// Tiles in shared memory between a fetching warp and the GROUPS warpgroups that multiply: what a job keeps for itself, which the
-// warp fills anew when all have read it, and the steps of a stream, STAGES of them at once, counted through all jobs of a block.
-// Behind the steps' BYTES stand the barriers, of what is full and of what is empty, and the number of the job.
+// Steps of a stream through shared memory, STAGES of them at once, which a fetching warp fills and `GROUPS` warpgroups empty.
+// Behind the steps' BYTES stand the barriers: one for what the block keeps, then those of full and of empty steps.
 template <int STAGES, int BYTES, int GROUPS> struct Ring {
   uint32_t at;
   __device__ __forceinline__ uint32_t data(int step) const { return at + step % STAGES * BYTES; }
   __device__ __forceinline__ uint32_t own() const { return at + STAGES * BYTES; }
-  __device__ __forceinline__ uint32_t own_empty() const { return own() + 8; }
-  __device__ __forceinline__ uint32_t full(int step) const { return own() + 16 + step % STAGES * 8; }
+  __device__ __forceinline__ uint32_t full(int step) const { return own() + 8 + step % STAGES * 8; }
   __device__ __forceinline__ uint32_t empty(int step) const { return full(step) + STAGES * 8; }
-  __device__ __forceinline__ uint32_t number() const { return own() + 16 + 2 * STAGES * 8; }
-  __device__ __forceinline__ uint32_t end() const { return number() + 16; }
-
+  __device__ __forceinline__ uint32_t end() const { return own() + 8 + 2 * STAGES * 8; }
   // `arrivals` in the fetching warp make a step full.
   __device__ __forceinline__ void init(int arrivals) const {
     if (threadIdx.x == 0) {
-      barrier_init(own(), 1), barrier_init(own_empty(), 4 * GROUPS);
+      barrier_init(own(), 1);
       for (int i = 0; i < STAGES; i++) barrier_init(full(i), arrivals), barrier_init(empty(i), 4 * GROUPS);
       asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
     }
     __syncthreads();
   }
-  // The fetching warp: job number `turn` of this block, and how many bytes of its own will come.
-  __device__ __forceinline__ void offer(int turn, int job, int bytes) const {
-    barrier_wait(own_empty(), turn % 2 ^ 1);
-    if (threadIdx.x % 32 == 0) put_shared(number(), job), barrier_expect(own(), bytes);
-  }
-  // The others: that job, with its own tiles there.
-  __device__ __forceinline__ int accept(int turn) const {
-    barrier_wait(own(), turn % 2);
-    return __shfl_sync(~0u, shared_number(number()), 0);
-  }
   __device__ __forceinline__ void wait_full(int step) const { barrier_wait(full(step), step / STAGES % 2); }
   __device__ __forceinline__ void wait_empty(int step) const { barrier_wait(empty(step), step / STAGES % 2 ^ 1); }
-  // This warp needs the step, or the job's own tiles, no more.
+  // One warp needs it no more.
   __device__ __forceinline__ void release(int step) const {
     if (threadIdx.x % 32 == 0) barrier_arrive(empty(step));
   }
-  __device__ __forceinline__ void release_own() const {
-    if (threadIdx.x % 32 == 0) barrier_arrive(own_empty());
-  }
 };
 
-// Takes jobs until none is left, by the fetching warp: fetch(job, step) fetches one whose first step is number `step` and returns how
-// many it has.
-template <class Steps, class Fetch> __device__ __forceinline__ void serve(Steps steps, Queue *queue, int jobs, int own_bytes, Fetch fetch) {
-  bool first = threadIdx.x % 32 == 0;
-  for (int job = blockIdx.x, turn = 0, step = 0;; turn++) {
-    int taken = first ? atomicAdd(&queue->next, 1) : 0;
-    steps.offer(turn, job, job < jobs ? own_bytes : 0);
-    if (job >= jobs) break;
-    step += fetch(job, step);
-    job = gridDim.x + __shfl_sync(~0u, taken, 0);
-  }
-  if (!first) return;
-  __threadfence();
-  if (atomicAdd(&queue->finished, 1) == gridDim.x - 1) queue->next = queue->finished = 0;
+__device__ __forceinline__ void put_shared(uint32_t to, float x) { asm volatile("st.shared.f32 [%0], %1;\n" ::"r"(to), "f"(x) : "memory"); }
+__device__ __forceinline__ float2 shared_pair(uint32_t from) {
+  float2 x;
+  asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];\n" : "=f"(x.x), "=f"(x.y) : "r"(from));
+  return x;
 }
 
 // --- Matrix products of a warpgroup.

@@ -9,8 +9,8 @@ use candle_core::Result;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::cuda_backend::cudarc::driver::sys::{
-    CUdevice_attribute, CUtensorMap, CUtensorMapDataType, CUtensorMapFloatOOBfill, CUtensorMapInterleave,
-    CUtensorMapL2promotion, CUtensorMapSwizzle, cuTensorMapEncodeTiled,
+    CUtensorMap, CUtensorMapDataType, CUtensorMapFloatOOBfill, CUtensorMapInterleave, CUtensorMapL2promotion,
+    CUtensorMapSwizzle, cuTensorMapEncodeTiled,
 };
 
 use super::attention::{Given, Shape};
@@ -20,7 +20,7 @@ use super::module::launch;
 const TILE: usize = 64;
 const TILE_BYTES: usize = TILE * TILE * 2;
 
-/// How a kernel divides its work: blocks take jobs, one after another, of so many rows.
+/// How a kernel divides its work.
 struct Plan {
     /// Warpgroups that multiply, each with 64 rows of its own; one more fetches.
     groups: usize,
@@ -36,26 +36,18 @@ const QUERIES: Plan = Plan { groups: 3, own: 3, stages: 4, stage_bytes: 2 * TILE
 const KEYS: Plan = Plan { groups: 2, own: 2, stages: 4, stage_bytes: 2 * TILE_BYTES + 2 * 4 * TILE };
 
 impl Plan {
-    /// Pieces of the rows of all heads.
-    fn jobs(&self, shape: &Shape) -> usize {
-        shape.tokens.div_ceil(self.groups * TILE) * shape.batch * shape.heads
-    }
-
-    /// A block for each multiprocessor, which takes one job after another.
-    fn grid(&self, shape: &Shape) -> Result<(u32, u32, u32)> {
-        let count = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let processors = shape.device.cuda_stream().context().attribute(count).w()?;
-        Ok((self.jobs(shape).min(processors as usize) as u32, 1, 1))
+    fn grid(&self, shape: &Shape) -> (u32, u32, u32) {
+        let blocks = shape.tokens.div_ceil(self.groups * TILE);
+        ((blocks * shape.batch * shape.heads) as u32, 1, 1)
     }
 
     fn block(&self) -> (u32, u32, u32) {
         (128 * (self.groups as u32 + 1), 1, 1)
     }
 
-    /// Bytes of shared memory: what aligns the tiles, the tiles, two barriers for each stage and for what a job keeps, and
-    /// the job's number.
+    /// Bytes of shared memory: what aligns the tiles, the tiles, and two barriers a stage and one more.
     fn shared(&self) -> u32 {
-        let barriers = 8 * 2 * (self.stages + 1) + 16;
+        let barriers = 8 * (1 + 2 * self.stages);
         (1024 + self.groups * self.own * TILE_BYTES + self.stages * self.stage_bytes + barriers) as u32
     }
 }
@@ -67,14 +59,12 @@ pub(super) fn forward(shape: &Shape, qkv: u64, out: u64, norm: u64) -> Result<()
         device,
         ATTENTION_HOPPER,
         "attention_hopper",
-        FORWARD.grid(shape)?,
+        FORWARD.grid(shape),
         FORWARD.block(),
         FORWARD.shared(),
         Tiles::of(shape, qkv, 3)?,
         out,
         norm,
-        FORWARD.jobs(shape) as i32,
-        shape.batch as i32,
         shape.tokens as i32,
         shape.heads as i32,
         shape.scale()
@@ -90,7 +80,7 @@ pub(super) fn backward(shape: &Shape, given: &Given) -> Result<()> {
         device,
         ATTENTION_HOPPER_BACKWARD,
         "attention_hopper_queries",
-        QUERIES.grid(shape)?,
+        QUERIES.grid(shape),
         QUERIES.block(),
         QUERIES.shared(),
         qkv,
@@ -99,8 +89,6 @@ pub(super) fn backward(shape: &Shape, given: &Given) -> Result<()> {
         given.norm,
         given.inner,
         given.packed,
-        QUERIES.jobs(shape) as i32,
-        shape.batch as i32,
         shape.tokens as i32,
         shape.heads as i32,
         shape.scale(),
@@ -110,7 +98,7 @@ pub(super) fn backward(shape: &Shape, given: &Given) -> Result<()> {
         device,
         ATTENTION_HOPPER_BACKWARD,
         "attention_hopper_keys",
-        KEYS.grid(shape)?,
+        KEYS.grid(shape),
         KEYS.block(),
         KEYS.shared(),
         qkv,
@@ -118,8 +106,6 @@ pub(super) fn backward(shape: &Shape, given: &Given) -> Result<()> {
         given.norm,
         given.inner,
         given.packed,
-        KEYS.jobs(shape) as i32,
-        shape.batch as i32,
         shape.tokens as i32,
         shape.heads as i32,
         shape.scale(),

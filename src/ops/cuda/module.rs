@@ -35,6 +35,7 @@ sources! {
     ATTENTION_INNER = "attention_inner";
     ATTENTION_ONE = "attention_one";
     DIVERGENCE = "divergence";
+    EMBEDDING = "embedding";
     FIELD = "field";
     LAYER_NORM = "layer_norm";
     LOW_RANK = "low_rank";

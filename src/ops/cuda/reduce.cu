@@ -19,8 +19,9 @@ ENTRY column_sums_f32_v4(const float *x, float *p, int w, int g, int c, int n) {
 ENTRY column_sums_bf16_v1(const bf16 *x, float *p, int w, int g, int c, int n) { column_sums<1>(x, p, w, g, c, n); }
 ENTRY column_sums_bf16_v4(const bf16 *x, float *p, int w, int g, int c, int n) { column_sums<4>(x, p, w, g, c, n); }
 
-// out[group][i] = Σ over the group's chunks of partial[chunk][i] for i < width; rows lie their strides apart. Block (32, 8).
-template <class T> __device__ void fold(const float *partial, T *out, int width, int chunks, int from_stride, int to_stride) {
+// out[group][i] = Σ over the group's chunks of partial[chunk][i] for i < width, on top of what is there where `add` says so; rows
+// lie their strides apart. Block (32, 8).
+template <class T> __device__ void fold(const float *partial, T *out, int width, int chunks, int from_stride, int to_stride, int add) {
   __shared__ float sums[8][32];
   int i = blockIdx.x * 32 + threadIdx.x, group = blockIdx.y;
   float sum = 0;
@@ -30,8 +31,13 @@ template <class T> __device__ void fold(const float *partial, T *out, int width,
   __syncthreads();
   if (threadIdx.y > 0 || i >= width) return;
   for (int k = 1; k < 8; k++) sum += sums[k][threadIdx.x];
-  put(out + (int64_t)group * to_stride + i, sum);
+  T *to = out + (int64_t)group * to_stride + i;
+  put(to, add ? sum + widen(*to) : sum);
 }
 
-ENTRY fold_f32(const float *p, float *out, int width, int chunks, int from, int to) { fold(p, out, width, chunks, from, to); }
-ENTRY fold_bf16(const float *p, bf16 *out, int width, int chunks, int from, int to) { fold(p, out, width, chunks, from, to); }
+ENTRY fold_f32(const float *p, float *out, int width, int chunks, int from, int to, int add) {
+  fold(p, out, width, chunks, from, to, add);
+}
+ENTRY fold_bf16(const float *p, bf16 *out, int width, int chunks, int from, int to, int add) {
+  fold(p, out, width, chunks, from, to, add);
+}
