@@ -20,7 +20,7 @@ pub fn causal(qkv: &Tensor, rotary: &Rotary, heads: usize) -> Result<Tensor> {
         bail!("attention over {tokens} tokens, but the model knows only {} positions", rotary.positions());
     }
     if kernel::applies(&[qkv]) && rotary.tables()[0].device().is_cpu() {
-        return qkv.apply_op1(Fused { rotary: rotary.clone(), heads, channels });
+        return qkv.apply_op1(Fused::new(qkv, rotary, heads, channels)?);
     }
     #[cfg(feature = "cuda")]
     if let Some(y) = super::cuda::causal(qkv, rotary, heads)? {

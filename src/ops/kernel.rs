@@ -1,6 +1,7 @@
 //! What the CPU kernels share: access to tensor memory, sums and matrix products.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use gemm::Parallelism;
@@ -82,6 +83,35 @@ fn stored<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
         Storage::Cpu(storage) => elements(storage, layout),
         _ => bail!("a CPU kernel was given a tensor of another device"),
     }
+}
+
+/// A place in memory that several tasks write disjoint parts of.
+pub(crate) struct Shared<T>(pub *mut T);
+
+// SAFETY: the tasks that share it write disjoint parts.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `offset` lies inside the memory.
+    pub unsafe fn at(&self, offset: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// A vector of `len` elements, made by `write`.
+///
+/// # Safety
+/// `write` writes every element of what it is given.
+pub(crate) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut out = Vec::with_capacity(len);
+    write(&mut out.spare_capacity_mut()[..len]);
+    // SAFETY: the caller's promise.
+    unsafe { out.set_len(len) };
+    out
 }
 
 /// A read-only matrix by its memory: element (i, j) lies at `data[i·rows + j·cols]`.
@@ -175,9 +205,11 @@ fn check_result((m, _, n): Size, out: &[f32], out_stride: usize) {
     assert!(fits && out_stride >= n, "matmul: result too short");
 }
 
+/// [`matmul`] without checks.
+///
 /// # Safety
 /// `a`, `b` and `out` reach over the sizes given; `out` need not be initialised where `keep` is 0.
-unsafe fn multiply(
+pub(crate) unsafe fn multiply(
     (m, k, n): Size,
     factors: (f32, f32),
     a: Matrix<'_>,

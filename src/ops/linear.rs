@@ -1,9 +1,11 @@
 //! Affine maps over the last dimension.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernel::{self, Matrix, all_threads, elements, matmul, product, with_elements};
+use super::kernel::{self, Matrix, all_threads, elements, matmul, product, with_elements, written};
 use super::matvec::{ROWS, matvec};
 
 /// `y = x·Wᵀ + b`.
@@ -56,17 +58,28 @@ pub(super) fn affine(
     if rows > ROWS && bias.is_none() {
         return product(size, left, right);
     }
-    let mut y = vec![0f32; rows * outputs];
-    if let Some(bias) = bias {
-        y.par_chunks_mut(outputs * 64)
-            .for_each(|block| block.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(bias)));
-    }
+    let mut y = match bias {
+        Some(bias) => repeated(bias, rows),
+        None => vec![0f32; rows * outputs],
+    };
     if rows <= ROWS {
         matvec(x, weight, &mut y, inputs);
     } else {
         matmul(size, (1.0, 1.0), left, right, &mut y, outputs, all_threads());
     }
     y
+}
+
+/// So many rows, each a copy of this one.
+fn repeated(row: &[f32], rows: usize) -> Vec<f32> {
+    let write = |y: &mut [MaybeUninit<f32>]| {
+        y.par_chunks_mut(row.len() * 64).for_each(|block| {
+            let rows = block.chunks_exact_mut(row.len());
+            rows.for_each(|y| y.iter_mut().zip(row).for_each(|(y, x)| _ = y.write(*x)));
+        });
+    };
+    // SAFETY: the blocks cover all rows.
+    unsafe { written(rows * row.len(), write) }
 }
 
 struct Affine {

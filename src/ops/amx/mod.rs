@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::kernel::Matrix;
+use super::kernel::{Matrix, Shared};
 use pack::{BLOCK, DEPTH, Line, Operand, PANEL_LINES, Side, pack};
 
 /// Depth of one pass over the operands.
@@ -43,23 +43,6 @@ pub(super) fn available() -> bool {
 pub(super) fn applies((m, k, n): (usize, usize, usize), a: &Matrix<'_>, b: &Matrix<'_>) -> bool {
     let dense = |x: &Matrix<'_>| x.row_stride == 1 || x.col_stride == 1;
     k >= DEPTH && m * n >= 128 * (m + n) && dense(a) && dense(b) && available()
-}
-
-/// A place in memory that several tasks write disjoint parts of.
-struct Shared<T>(*mut T);
-
-// SAFETY: the tasks that share it write disjoint parts.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    /// # Safety
-    /// `offset` lies inside the memory.
-    unsafe fn at(&self, offset: usize) -> *mut T {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(offset) }
-    }
 }
 
 /// `out = keep·out + scale·a·b`, as [`super::kernel::matmul`], whose checks the caller has made.

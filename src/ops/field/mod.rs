@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::attention_kernel::Fused as Attention;
+use super::attention_kernel::{Attended, Sizes};
 use super::kernel::{self, elements, with_elements};
 use super::linear::affine;
 use super::{Activation, Rotary};
@@ -81,13 +81,13 @@ pub fn field(
         None => vec![1.0; groups],
     };
     let evaluation = Evaluation {
-        attention: Attention { rotary: setting.rotary.clone(), heads: setting.heads, channels },
+        rotary: setting.rotary.clone(),
+        sizes: Sizes { tokens, heads: setting.heads, channels },
         eps: setting.eps as f32,
         activation: setting.activation,
         weights: weights.clone(),
         factors: factors.iter().map(|length| length * sum.factor as f32).collect(),
         on_x: sum.on_x,
-        tokens,
         width,
         keep: x.track_op() || projection.track_op() || weights.token().track_op(),
         saved: Mutex::new(None),
@@ -97,14 +97,14 @@ pub fn field(
 
 /// One evaluation.
 struct Evaluation {
-    attention: Attention,
+    rotary: Rotary,
+    sizes: Sizes,
     eps: f32,
     activation: Activation,
     weights: Weights,
     /// factor·length of each group.
     factors: Vec<f32>,
     on_x: bool,
-    tokens: usize,
     width: usize,
     /// Whether a backward may follow.
     keep: bool,
@@ -116,10 +116,10 @@ struct Saved {
     modulation: Modulation,
     /// The two norms' results (B·T, D).
     normal: [Vec<f32>; 2],
-    /// The packed projection (B·T, 3·D).
-    packed: Vec<f32>,
+    /// The packed projection (B·T, 3·D), queries and keys turned.
+    turned: Vec<f32>,
     /// The attention's result in front of its output projection (B·T, D).
-    mixed: Vec<f32>,
+    attended: Attended,
     /// The two branches (B·T, D).
     branches: [Vec<f32>; 2],
     /// The MLP's hidden values in front of the activation.
@@ -132,16 +132,15 @@ impl Evaluation {
         self.weights.read(|weights| {
             let modulation = Modulation::new(projection, weights.norms(), &self.factors);
             let normal = norms::forward(x, &modulation, self.eps);
-            let packed = map(&weights, 0, &normal[0]);
-            let mixed = with_elements(self.attention.rotary.tables(), |tables| {
-                Ok(self.attention.attend(&packed, self.tokens, tables))
-            })?;
-            let attention = map(&weights, 1, &mixed);
+            let mut turned = map(&weights, 0, &normal[0]);
+            self.sizes.turn(&mut turned, &self.rotary, 1.0)?;
+            let attended = self.sizes.attend(&turned);
+            let attention = map(&weights, 1, &attended.mixed);
             let hidden = map(&weights, 2, &normal[1]);
             let mlp = map(&weights, 3, &self.activation.of(&hidden));
             let branches = [attention, mlp];
             let u = gates::forward(&branches, &modulation, on_x);
-            Ok((u, Saved { modulation, normal, packed, mixed, branches, hidden }))
+            Ok((u, Saved { modulation, normal, turned, attended, branches, hidden }))
         })
     }
 
@@ -152,11 +151,10 @@ impl Evaluation {
         saved: Saved,
         gathered: &mut Gathered,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let Saved { modulation, normal: [first, second], packed, mixed, branches: [attention, mlp], hidden } =
-            saved;
+        let Saved { modulation, normal: [first, second], turned, attended, branches, hidden } = saved;
         self.weights.read(|weights| {
             let mut slopes = modulation.zeros();
-            let [d_attention, d_mlp] = gates::backward([attention, mlp], grad, &modulation, &mut slopes);
+            let [d_attention, d_mlp] = gates::backward(branches, grad, &modulation, &mut slopes);
             gathered.bias(&weights, 1, || slopes.branch_sums(&modulation, 0));
             gathered.bias(&weights, 3, || slopes.branch_sums(&modulation, 1));
 
@@ -170,13 +168,12 @@ impl Evaluation {
             let d_second = weights.input_slope(2, &d_hidden);
             drop((second, d_hidden));
 
-            gathered.weight(&weights, 1, &mixed, &d_attention);
+            gathered.weight(&weights, 1, &attended.mixed, &d_attention);
             let d_mixed = weights.input_slope(1, &d_attention);
-            drop((mixed, d_attention));
-            let d_packed = with_elements(self.attention.rotary.tables(), |tables| {
-                Ok(self.attention.slopes(&packed, &d_mixed, self.tokens, tables))
-            })?;
-            drop((packed, d_mixed));
+            drop(d_attention);
+            let mut d_packed = self.sizes.slopes(&turned, &attended, &d_mixed);
+            drop((turned, attended, d_mixed));
+            self.sizes.turn(&mut d_packed, &self.rotary, -1.0)?;
             gathered.bias(&weights, 0, || kernel::column_sums(&d_packed, 3 * self.width));
             gathered.weight(&weights, 0, &first, &d_packed);
             let d_first = weights.input_slope(0, &d_packed);

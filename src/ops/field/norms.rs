@@ -1,8 +1,10 @@
 //! The two modulated norms of one input, in one pass.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
-use super::super::kernel::lane_sum;
+use super::super::kernel::{lane_sum, written};
 use super::super::layer_norm::moments;
 use super::super::simd::vectorised;
 use super::modulation::Modulation;
@@ -14,16 +16,26 @@ const ROWS: usize = 64;
 pub(super) fn forward(x: &[f32], modulation: &Modulation, eps: f32) -> [Vec<f32>; 2] {
     let d = modulation.width();
     let group = x.len() / modulation.groups();
-    let (mut first, mut second) = (vec![0f32; x.len()], vec![0f32; x.len()]);
-    let outputs = first.par_chunks_mut(group).zip(second.par_chunks_mut(group));
-    outputs.zip(x.par_chunks(group)).enumerate().for_each(|(g, ((first, second), x))| {
-        let outputs = first.par_chunks_mut(ROWS * d).zip(second.par_chunks_mut(ROWS * d));
-        outputs.zip(x.par_chunks(ROWS * d)).for_each(|((first, second), x)| {
-            forward_rows(x, modulation.norms(g), eps, first, second);
+    let mut first = Vec::with_capacity(x.len());
+    let write_both = |second: &mut [Cell]| {
+        let first: &mut [Cell] = &mut first.spare_capacity_mut()[..x.len()];
+        let outputs = first.par_chunks_mut(group).zip(second.par_chunks_mut(group));
+        outputs.zip(x.par_chunks(group)).enumerate().for_each(|(g, ((first, second), x))| {
+            let outputs = first.par_chunks_mut(ROWS * d).zip(second.par_chunks_mut(ROWS * d));
+            outputs.zip(x.par_chunks(ROWS * d)).for_each(|((first, second), x)| {
+                forward_rows(x, modulation.norms(g), eps, first, second);
+            });
         });
-    });
-    [first, second]
+    };
+    // SAFETY: the blocks cover the elements of x, a whole number of rows.
+    unsafe {
+        let second = written(x.len(), write_both);
+        first.set_len(x.len());
+        [first, second]
+    }
 }
+
+type Cell = MaybeUninit<f32>;
 
 /// The slope of x, in the memory of the first branch's; `on_x` is added to it. The slopes of scales and shifts go to
 /// `slopes`.
@@ -56,7 +68,7 @@ pub(super) fn backward(
 }
 
 vectorised! {
-    fn forward_rows[](x: &[f32], rows: &[f32], eps: f32, first: &mut [f32], second: &mut [f32]) {
+    fn forward_rows[](x: &[f32], rows: &[f32], eps: f32, first: &mut [Cell], second: &mut [Cell]) {
         let d = rows.len() / 4;
         let [scale1, shift1, scale2, shift2] = quarters(rows);
         let outputs = first.chunks_exact_mut(d).zip(second.chunks_exact_mut(d));
@@ -64,8 +76,8 @@ vectorised! {
             let (mean, rstd) = moments(x, eps);
             for i in 0..d {
                 let hat = (x[i] - mean) * rstd;
-                first[i] = hat * scale1[i] + shift1[i];
-                second[i] = hat * scale2[i] + shift2[i];
+                first[i].write(hat * scale1[i] + shift1[i]);
+                second[i].write(hat * scale2[i] + shift2[i]);
             }
         }
     }
