@@ -3,14 +3,19 @@
 //! The benchmark makes its data itself: `LFT_BENCH_RUNS` runs (200 unless given) of `LFT_BENCH_ROWS` training rows each
 //! (500 unless given) and 40 results, in a folder that it removes again. The size that the project promises is
 //! `LFT_BENCH_RUNS=10000 LFT_BENCH_ROWS=5000`, 50 million rows in all; it takes about 2 GiB of disk.
+//!
+//! `LFT_BENCH_FOLDER=DIR` keeps the runs in a folder, and takes those that it finds there: they are made once, and the
+//! program itself can be timed on them (`time lft --runs-dir DIR query …`).
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lft::results::{self, Listing, Run, RunInfo, RunRecord, Status};
 use polars::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 const RESULTS: usize = 40;
 
@@ -37,6 +42,7 @@ fn size(variable: &str, default: usize) -> usize {
 }
 
 /// Runs as `lft` writes them; their tables are made in bulk, since logging 50 million rows one by one takes minutes.
+/// Losses and norms are noise in single precision, as trainings log them, so that files are as large as real ones.
 fn make(root: &Path, runs: usize, rows: usize) {
     let info = RunInfo {
         name: "template".to_owned(),
@@ -54,9 +60,7 @@ fn make(root: &Path, runs: usize, rows: usize) {
     let training = df!(
         "method" => method(rows, rows), "block" => vec!["6,12"; rows],
         "step" => (0..rows).map(|i| (i % (rows / 4).max(1)) as i64).collect::<Vec<_>>(),
-        "loss" => (0..rows).map(|i| 1.0 + noise(i)).collect::<Vec<_>>(),
         "lr" => vec![1e-3; rows],
-        "grad_norm" => (0..rows).map(|i| 10.0 * noise(i + 5)).collect::<Vec<_>>(),
         "tokens" => (0..rows).map(|i| 512 * i as i64).collect::<Vec<_>>(),
         "seconds" => (0..rows).map(|i| i as f64 / 4.0).collect::<Vec<_>>(),
     );
@@ -67,12 +71,18 @@ fn make(root: &Path, runs: usize, rows: usize) {
         "nmse" => (0..RESULTS).map(|i| 0.1 + noise(i)).collect::<Vec<_>>(),
     );
     let (training, results) = (training.expect("columns"), results.expect("columns"));
+    let mut random = ChaCha8Rng::seed_from_u64(0);
     for at in 0..runs {
         // Five runs share a name, as repeated experiments do.
         let (id, name) = (format!("run{}-{at:06}", at / 5), format!("run{}", at / 5));
         let folder = root.join(&id);
         fs::create_dir(&folder).expect("a folder");
-        write(&folder.join("training.parquet"), &training, &name, &id);
+        let mut noisy = |name: &str, least: f32| {
+            let values = (0..rows).map(|_| f64::from(least + random.random::<f32>()));
+            Column::new(name.into(), values.collect::<Vec<f64>>())
+        };
+        let noise = [noisy("loss", 1.0), noisy("grad_norm", 0.5)];
+        write(&folder.join("training.parquet"), &training.hstack(&noise).expect("columns"), &name, &id);
         write(&folder.join("results.parquet"), &results, &name, &id);
         let start = format!("2026-01-01T{:02}:{:02}:{:02}.000Z", at / 3600, at / 60 % 60, at % 60);
         let counts = (RESULTS, rows);
@@ -105,18 +115,44 @@ fn measure(criterion: &mut Criterion, layout: &str, root: &Path) {
     }
 }
 
-fn tables(criterion: &mut Criterion) {
-    let (runs, rows) = (size("LFT_BENCH_RUNS", 200), size("LFT_BENCH_ROWS", 500));
-    let root = tempfile::tempdir().expect("a folder");
-    make(root.path(), runs, rows);
+/// The folders of both layouts: files of their own, and the same rows compacted. Each is made where it is missing.
+fn layouts(folder: &Path, runs: usize, rows: usize) -> (PathBuf, PathBuf) {
+    let (own, compacted) = (folder.join("own"), folder.join("compacted"));
+    if !own.exists() {
+        fs::create_dir_all(&own).expect("a folder");
+        make(&own, runs, rows);
+    }
+    if !compacted.exists() {
+        link(&own, &compacted);
+        for (_, file) in results::FILES {
+            results::compact(&compacted, file, &mut |_, _| {}).expect("parts");
+        }
+    }
     // What changed in the last two seconds is not remembered.
     std::thread::sleep(Duration::from_secs(3));
-    measure(criterion, &format!("{runs} runs, {rows} rows each, own files"), root.path());
-    for (_, file) in results::FILES {
-        results::compact(root.path(), file, &mut |_, _| {}).expect("parts");
+    (own, compacted)
+}
+
+/// A copy of the runs that shares their files until `lft compact` removes its own.
+fn link(from: &Path, to: &Path) {
+    for item in fs::read_dir(from).expect("a folder").map(|item| item.expect("a name")) {
+        let target = to.join(item.file_name());
+        if item.path().is_dir() {
+            fs::create_dir_all(&target).expect("a folder");
+            link(&item.path(), &target);
+        } else {
+            fs::hard_link(item.path(), &target).expect("a link");
+        }
     }
-    std::thread::sleep(Duration::from_secs(3));
-    measure(criterion, &format!("{runs} runs, {rows} rows each, compacted"), root.path());
+}
+
+fn tables(criterion: &mut Criterion) {
+    let (runs, rows) = (size("LFT_BENCH_RUNS", 200), size("LFT_BENCH_ROWS", 500));
+    let passing = tempfile::tempdir().expect("a folder");
+    let folder = std::env::var_os("LFT_BENCH_FOLDER").map_or(passing.path().to_owned(), PathBuf::from);
+    let (own, compacted) = layouts(&folder, runs, rows);
+    measure(criterion, &format!("{runs} runs, {rows} rows each, own files"), &own);
+    measure(criterion, &format!("{runs} runs, {rows} rows each, compacted"), &compacted);
 }
 
 criterion_group!(benches, tables);

@@ -2,10 +2,14 @@
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use indicatif::{FormattedDuration, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    FormattedDuration, HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 
 use crate::console;
 
@@ -127,6 +131,66 @@ impl Meter {
 }
 
 impl Drop for Meter {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Work whose end is not known. A terminal shows that it goes on, for how long, and what it has written; nothing is shown
+/// elsewhere, nor under `--quiet`.
+pub struct Spinner {
+    bar: ProgressBar,
+    /// Shows the bar when the work has lasted long enough, unless the sender is dropped before.
+    shower: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Spinner {
+    /// A spinner that shows itself when the work has lasted `patience`.
+    ///
+    /// # Errors
+    /// None in practice: the template of the bar is fixed.
+    pub fn new(quiet: bool, label: &str, patience: Duration) -> Result<Self> {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template("{spinner} {prefix}  {elapsed}{written}")?;
+        bar.set_style(style.with_key("written", |state: &ProgressState, line: &mut dyn std::fmt::Write| {
+            let (bytes, rate) = (HumanBytes(state.pos()), HumanBytes(state.per_sec() as u64));
+            if state.pos() > 0 {
+                // A line that cannot be drawn has no reader.
+                let _ = write!(line, "  {bytes} written, {rate}/s");
+            }
+        }));
+        bar.set_prefix(label.to_owned());
+        let show = move |bar: ProgressBar, stop: Receiver<()>| {
+            if stop.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                bar.set_draw_target(ProgressDrawTarget::stderr());
+                bar.enable_steady_tick(Duration::from_millis(100));
+            }
+        };
+        let shower = (!quiet && terminal()).then(|| {
+            let (sender, stop) = mpsc::channel();
+            let bar = bar.clone();
+            (sender, thread::spawn(move || show(bar, stop)))
+        });
+        Ok(Self { bar, shower })
+    }
+
+    /// So many bytes more were written.
+    pub fn wrote(&self, bytes: usize) {
+        self.bar.inc(bytes as u64);
+    }
+
+    /// Removes the spinner.
+    pub fn finish(&mut self) {
+        if let Some((sender, shower)) = self.shower.take() {
+            drop(sender);
+            // It ends at once, and has nothing to tell.
+            let _ = shower.join();
+        }
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Drop for Spinner {
     fn drop(&mut self) {
         self.finish();
     }

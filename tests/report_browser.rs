@@ -177,6 +177,13 @@ const ACTIONS: &str = r##"<script>
 const seen = document.documentElement.dataset;
 for (const level of ["error", "warn"]) console[level] = (...words) => { seen.error = words.join(" "); };
 addEventListener("load", () => setTimeout(async () => {
+  // Far charts wait.
+  const last = document.getElementById("recoupling-0");
+  const isDrawn = () => last.querySelector(".main-svg") !== null;
+  seen.lazily = seen.drawn + " " + isDrawn();
+  await drawRest();
+  seen.drawnThen = seen.drawn + " " + isDrawn();
+
   const head = (name) => [...document.querySelectorAll("#table th")].find((th) => th.textContent.trim() === name);
   const first = (name) => document.querySelector("#table tbody tr").cells[head(name).cellIndex].textContent.trim();
   head("k").querySelector("button").click();
@@ -211,6 +218,15 @@ addEventListener("load", () => setTimeout(async () => {
   log.click();
   seen.scale = before + " " + chart.layout.yaxis.type + " " + chart.layout.yaxis.title.text;
 
+  const keyed = document.getElementById("nmse-0");
+  const key = (name) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
+  const names = [...keyed.querySelectorAll(".legend .traces[role=switch]")];
+  names.find((name) => name.getAttribute("tabindex") === "0").focus();
+  key("ArrowDown");
+  seen.moved = names.indexOf(document.activeElement) + " " + names.filter((name) => name.getAttribute("tabindex") === "0").length;
+  const chosen = document.activeElement;
+  key("Enter");
+
   const training = document.getElementById("training-0");
   const slider = document.querySelector(".tools[data-for='training-0'] .smoothing");
   const line = training.data.findIndex((one) => one.meta === "line");
@@ -226,6 +242,7 @@ addEventListener("load", () => setTimeout(async () => {
       element.hasAttribute("aria-labelledby"))).length;
   setTimeout(() => {
     const band = chart.data[trace("fm · euler, band")];
+    seen.keyed = chosen.getAttribute("aria-checked");
     seen.toggled = chart.data[trace("fm · euler")].visible + " " + band.visible + " " + band.fill;
   }, 2000);
 }, 5000));</script></head>"##;
@@ -238,9 +255,13 @@ fn a_reader_sorts_filters_hides_and_smooths() {
     write(&report(""), None, &page).unwrap();
     let html = fs::read_to_string(&page).unwrap().replacen("</head>", ACTIONS, 1);
     fs::write(&page, html).unwrap();
-    let seen = opened(browser, &file(&page), 60);
+    let seen = opened(browser, &file(&page), 90);
     seen.assert_drawn(&CHARTS);
     for (what, found) in [
+        ("lazily", "near false"),
+        ("drawn-then", "all true"),
+        ("moved", "1 1"),
+        ("keyed", "false"),
         ("ascending", "1 ascending"),
         ("descending", "6 descending"),
         ("words", "fm none"),
@@ -267,6 +288,8 @@ fn hostile_names_are_only_shown() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("report.html");
     write(&report(ATTACK), None, &page).unwrap();
+    let all = "<script>addEventListener(\"load\", () => drawRest());</script></head>";
+    fs::write(&page, fs::read_to_string(&page).unwrap().replacen("</head>", all, 1)).unwrap();
     let seen = opened(browser, &file(&page), 30);
     seen.assert_drawn(&CHARTS);
     assert!(!seen.root().contains("data-attacked"), "{}", seen.root());

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use super::{Global, output};
 use crate::console;
+use crate::meter::Meter;
 use crate::results::{self, ExportFormat};
 
 /// Write runs in the forms of other programs.
@@ -42,8 +43,23 @@ pub(super) fn execute(global: &Global, arguments: &Arguments) -> Result<()> {
         Form::Tensorboard => ExportFormat::TensorBoard,
         Form::Wandb => ExportFormat::Wandb,
     };
-    let (written, warnings) =
-        results::export(&global.runs_dir(), &arguments.runs, format, &arguments.output)?;
+    let mut meter: Option<Meter> = None;
+    let (written, warnings) = results::export(
+        &global.runs_dir(),
+        &arguments.runs,
+        format,
+        &arguments.output,
+        &mut |done, total| {
+            if meter.is_none() {
+                meter =
+                    Meter::new(global.quiet, total as u64, "exporting", ("runs", 1), output::PATIENCE).ok();
+            }
+            if let Some(meter) = &meter {
+                meter.set(done as u64, None);
+            }
+        },
+    )?;
+    drop(meter);
     output::warn(&warnings);
     written.iter().try_for_each(|path| console::print(&format!("{}\n", path.display())))
 }

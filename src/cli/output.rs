@@ -1,14 +1,20 @@
 //! `--format` and `--output`: how and where tables are written.
 
 use std::ffi::OsStr;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use super::failure::UsageError;
-use crate::results::{self, Encoding, Frame};
+use crate::meter::Spinner;
+use crate::results::{self, Answer, Encoding, Frame, Streamed};
 use crate::{atomic, console};
+
+/// How long work may last before it shows how it goes on.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -51,25 +57,33 @@ impl Arguments {
     }
 
     /// Runs a statement and writes its rows. Those of the formats for other programs are written as they are found;
-    /// tables for the eye need all rows to align them. Returns the number of rows, unless the reader left before the end.
-    pub fn query(&self, root: &Path, sql: &str, format: Format) -> Result<Option<usize>> {
+    /// tables for the eye need all rows to align them. A terminal sees that long work goes on.
+    pub fn query(&self, root: &Path, sql: &str, format: Format, quiet: bool) -> Result<Streamed> {
+        let mut spinner = Spinner::new(quiet, "reading", PATIENCE)?;
         let encoding = match format {
             Format::Csv => Encoding::Csv,
             Format::Json => Encoding::Json,
             Format::Parquet => Encoding::Parquet,
             Format::Table | Format::Markdown => {
-                let answer = results::query(root, sql)?;
-                warn(&answer.warnings);
-                self.write(&answer.frame, format)?;
-                return Ok(Some(answer.frame.height()));
+                let Answer { frame, warnings, files } = results::query(root, sql)?;
+                spinner.finish();
+                warn(&warnings);
+                self.write(&frame, format)?;
+                return Ok(Streamed { rows: Some(frame.height()), warnings, files });
             }
         };
-        let (rows, warnings) = results::stream(root, sql, encoding, |fill| match &self.output {
-            Some(path) => atomic::write(path, |w| fill(w)),
-            None => console::stream(|w| fill(w)),
+        let streamed = results::stream(root, sql, encoding, |fill| match &self.output {
+            Some(path) => atomic::write(path, |w| fill(&mut Told { writer: w, spinner: &spinner })),
+            None if std::io::stdout().is_terminal() => {
+                // Rows on a terminal show well enough that the work goes on.
+                spinner.finish();
+                console::stream(|w| fill(w))
+            }
+            None => console::stream(|w| fill(&mut Told { writer: w, spinner: &spinner })),
         })?;
-        warn(&warnings);
-        Ok(rows)
+        spinner.finish();
+        warn(&streamed.warnings);
+        Ok(streamed)
     }
 
     pub fn write(&self, frame: &Frame, format: Format) -> Result<()> {
@@ -84,6 +98,24 @@ impl Arguments {
             Some(path) => atomic::write(path, |w| Ok(w.write_all(text.as_bytes())?)),
             None => console::print(&text),
         }
+    }
+}
+
+/// A writer that tells a spinner how much went through it.
+struct Told<'a> {
+    writer: &'a mut dyn Write,
+    spinner: &'a Spinner,
+}
+
+impl Write for Told<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.writer.write(bytes)?;
+        self.spinner.wrote(written);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.writer.flush()
     }
 }
 

@@ -1,8 +1,15 @@
 //! `lft query`: SQL over every run.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
+use indicatif::HumanCount;
 
 use super::{Global, output};
+
+/// From when on a query is slow, and how many files are a reason for that.
+const SLOW: Duration = Duration::from_secs(2);
+const MANY: usize = 1000;
 
 /// Query the results of every run with SQL.
 ///
@@ -25,8 +32,16 @@ pub(super) struct Arguments {
 
 pub(super) fn execute(global: &Global, arguments: Arguments) -> Result<()> {
     let format = arguments.output.check()?;
-    if arguments.output.query(&global.runs_dir(), &arguments.sql, format)? == Some(0) {
+    let begun = Instant::now();
+    let done = arguments.output.query(&global.runs_dir(), &arguments.sql, format, global.quiet)?;
+    if done.rows == Some(0) {
         global.note("no rows");
+    }
+    if begun.elapsed() >= SLOW && done.files >= MANY {
+        let files = HumanCount(done.files as u64);
+        global.note(&format!(
+            "these tables lie in {files} files: `lft compact` merges them, which makes this faster"
+        ));
     }
     Ok(())
 }

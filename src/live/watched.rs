@@ -1,19 +1,18 @@
 //! Which run is looked at, and how it stands.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::nearest::nearest;
 use crate::report::number::{count, duration, plural};
-use crate::results::{Catalog, Entry, RunRecord, Status, environment};
+use crate::results::{Catalog, Entry, Prefer, RunRecord, Status, environment};
 
 /// How a run is chosen, anew each time it is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
     /// The newest that is running, else the newest.
     Newest,
-    /// By id, else the newest of that name.
+    /// By id, else the newest of that name, else by the beginning of its id.
     Named(String),
     /// The newest that this process started.
     OwnProcess,
@@ -40,22 +39,9 @@ impl Watched {
                 let own = environment::process();
                 newest(&|entry| entry.record.process == Some(own))
             }
-            Which::Named(name) => {
-                let found = newest(&|entry| entry.record.id == *name);
-                let found = found.or_else(|| newest(&|entry| entry.record.name == *name));
-                Some(found.with_context(|| unknown(&catalog, name, &self.root))?)
-            }
+            Which::Named(name) => Some(catalog.find(name, Prefer::Newest)?),
         };
         Ok(found.map(|entry| entry.record.clone()))
-    }
-}
-
-fn unknown(catalog: &Catalog, name: &str, root: &Path) -> String {
-    let known =
-        catalog.entries.iter().flat_map(|entry| [entry.record.name.as_str(), entry.record.id.as_str()]);
-    match nearest(name, known) {
-        Some(near) => format!("no run is called `{name}` (did you mean `{near}`?)"),
-        None => format!("no run is called `{name}` in {}", root.display()),
     }
 }
 
@@ -92,6 +78,8 @@ pub fn there(watched: &Watched) -> Result<RunRecord> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::results::{Run, RunInfo};
 

@@ -40,7 +40,10 @@ pub fn adamw(parameter: &Var, gradient: &Tensor, m: &Var, v: &Var, update: &Upda
         let change = |w: &mut [f32]| {
             with_elements_mut(m, |m| {
                 with_elements_mut(v, |v| {
-                    with_elements([&gradient], |[g]| Ok(in_one_pass(w, m, v, g, update)))
+                    with_elements([&gradient], |[g]| {
+                        in_one_pass(w, m, v, g, update);
+                        Ok(())
+                    })
                 })
             })
         };

@@ -6,6 +6,7 @@ use anyhow::Result;
 use polars::prelude::*;
 
 use super::frame::Frame;
+use super::query::collect;
 use super::union::{self, Union};
 use super::value::Value;
 
@@ -38,7 +39,7 @@ pub(super) fn runs_with_method(
     }
     let plan = |unions: &[Union]| {
         let rows = unions[0].table()?.filter(col("method").eq(lit(method)));
-        Ok(rows.group_by([col("run_id")]).agg([len().alias("rows")]).collect()?)
+        collect(rows.group_by([col("run_id")]).agg([len().alias("rows")]))
     };
     let frame = Frame::new(union::collect(unions, warnings, plan)?);
     Ok((0..frame.height()).map(|at| frame.get(at, 0).to_string()).collect())
@@ -67,7 +68,7 @@ pub(super) fn metrics(
         let mut columns = vec![col("run_id"), col(metric).cast(DataType::Float64).alias(VALUE)];
         columns.extend(labels.iter().map(|(name, _)| col(*name).alias(format!("label {name}"))));
         let measured = col(VALUE).is_not_null().and(col(VALUE).is_not_nan());
-        Ok(rows.select(columns).filter(measured).collect()?)
+        collect(rows.select(columns).filter(measured))
     };
     let frame = Frame::new(union::collect(unions, warnings, plan)?);
     let better = |new: f64, old: f64| if largest { new > old } else { new < old };

@@ -12,10 +12,11 @@ use anyhow::{Context, Result, bail, ensure};
 use polars::prelude::*;
 
 use super::catalog::{Catalog, Entry};
+use super::footers::{self, Own};
 use super::memo::Stamp;
 use super::parts::{self, Part};
 use super::record::Status;
-use super::{footers, parquet, scan};
+use super::{gathered, parquet, scan};
 use crate::atomic;
 
 /// Larger files gain nothing from being merged.
@@ -64,17 +65,17 @@ pub fn compact(root: &Path, file: &'static str, progress: &mut dyn FnMut(usize, 
 
     let catalog = Catalog::read(root)?;
     let mut warnings = vec![];
-    let schemas = footers::own(&catalog, file, &HashSet::new(), &mut warnings);
+    let found = footers::own(&catalog, file, &HashSet::new(), &mut warnings);
     let own: HashSet<&str> = catalog
         .entries
         .iter()
-        .zip(&schemas)
-        .filter(|(_, schema)| schema.is_some())
+        .zip(&found)
+        .filter(|(_, own)| own.is_some())
         .map(|(entry, _)| entry.record.id.as_str())
         .collect();
     let parts = parts::list(root, file, &mut warnings);
     let mut number = parts.first().map_or(0, |part| part.number);
-    let mut inputs = own_files(&catalog, file, schemas);
+    let mut inputs = own_files(&catalog, file, found);
     // A run whose record cannot be read now may be readable again, so that nothing can be said to be gone.
     if catalog.warnings.is_empty() {
         inputs.extend(worn_parts(&catalog, &parts, &own)?);
@@ -100,6 +101,9 @@ pub fn compact(root: &Path, file: &'static str, progress: &mut dyn FnMut(usize, 
         done.parts += 1;
         done.bytes_after += fs::metadata(&path).map_or(0, |metadata| metadata.len());
         progress(done.merged, total);
+    }
+    if done.merged > 0 {
+        gathered::clear(root, file);
     }
     Ok(done)
 }
@@ -129,11 +133,11 @@ fn remove_temporaries(folder: &Path) -> Result<()> {
 }
 
 /// The small own files of runs that are over, by name and age, so that row groups hold few names.
-fn own_files(catalog: &Catalog, file: &str, schemas: Vec<Option<SchemaRef>>) -> Vec<Input> {
+fn own_files(catalog: &Catalog, file: &str, found: Vec<Option<Own>>) -> Vec<Input> {
     let mut chosen: Vec<(&Entry, Input)> = vec![];
-    for (entry, schema) in catalog.entries.iter().zip(schemas) {
+    for (entry, own) in catalog.entries.iter().zip(found) {
         let path = entry.folder.join(file);
-        let Some((schema, stamp)) = schema.zip(Stamp::of(&path)) else { continue };
+        let Some(Own { stamp, schema, .. }) = own else { continue };
         if entry.record.status != Status::Running && stamp.bytes <= SMALL {
             let runs = vec![entry.record.id.clone()];
             chosen.push((entry, Input { path, stamp, schema, runs, is_filtered: false }));

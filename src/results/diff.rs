@@ -9,6 +9,7 @@ use similar::TextDiff;
 use super::catalog::{Catalog, Entry};
 use super::frame::Frame;
 use super::record::RunRecord;
+use super::select::Prefer;
 use super::table::Table;
 use super::union::{self, Union};
 use super::value::{Row, Value};
@@ -48,7 +49,7 @@ pub struct Diff {
 /// When a run is unknown, its rows cannot be read, or a metric is no number that both runs logged.
 pub fn diff(root: &Path, a: &str, b: &str, metrics: &[String]) -> Result<Diff> {
     let catalog = Catalog::read_some(root)?;
-    let (a, b) = (catalog.find(a)?.clone(), catalog.find(b)?.clone());
+    let (a, b) = (catalog.find(a, Prefer::Finished)?.clone(), catalog.find(b, Prefer::Finished)?.clone());
     let mut warnings = vec![];
     let (rows_a, rows_b) = (rows(root, &a, &mut warnings)?, rows(root, &b, &mut warnings)?);
     let metrics = chosen(&rows_a, &rows_b, metrics)?;

@@ -80,7 +80,7 @@ pub fn list(root: &Path, listing: &Listing) -> Result<Answer> {
     for row in rows {
         table.push(row)?;
     }
-    Ok(Answer { frame: Frame::new(table.to_polars(&[])?), warnings })
+    Ok(Answer { frame: Frame::new(table.to_polars(&[])?), warnings, files: unions[0].files() })
 }
 
 fn row(record: &RunRecord, metric: &str, metrics: &HashMap<String, Metric>) -> Row {

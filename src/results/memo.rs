@@ -15,7 +15,7 @@ use crate::atomic;
 
 /// A memo is written when at least this many files were new to it; fewer are as quickly read again. So small
 /// runs folders never get one.
-const WORTHWHILE: usize = 256;
+pub(super) const WORTHWHILE: usize = 256;
 
 /// A file that changed this recently could change again without its time of change moving on.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ impl Stamp {
         Some(Self { changed: u64::try_from(changed.as_nanos()).ok()?, bytes: metadata.len() })
     }
 
-    fn is_settled(self) -> bool {
+    pub fn is_settled(self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         now.saturating_sub(Duration::from_nanos(self.changed)) > SETTLED
     }

@@ -27,6 +27,7 @@ pub(super) struct Part {
     pub schema: SchemaRef,
     /// Ids of the runs whose rows it holds.
     pub runs: Vec<String>,
+    pub rows: usize,
 }
 
 /// The parts of one table (`results.parquet`, …), highest number first. What cannot be read is named in `warnings`.
@@ -34,8 +35,8 @@ pub(super) fn list(root: &Path, file: &str, warnings: &mut Vec<String>) -> Vec<P
     let folder = root.join(FOLDER);
     let mut parts = vec![];
     for (number, path) in stable_names(&folder, stem(file)) {
-        match open(&path) {
-            Ok((schema, runs)) => parts.push(Part { path, number, schema, runs }),
+        match open(path.clone(), number) {
+            Ok((part, _)) => parts.push(part),
             // Gone since it was listed: a newer part holds its rows, and the reader will look again.
             Err(_) if !path.exists() => {}
             Err(error) => warnings.push(format!("skipped: {} is broken: {error:#}", path.display())),
@@ -94,14 +95,22 @@ fn names(folder: &Path, stem: &str) -> Vec<(u64, PathBuf)> {
     names
 }
 
-fn open(path: &Path) -> Result<(SchemaRef, Vec<String>)> {
-    let mut reader = ParquetReader::new(File::open(path)?);
+/// A part, from its footer, and the other texts that stand there by their names.
+///
+/// # Errors
+/// When the file cannot be read, or does not say whose rows it holds.
+pub(super) fn open(path: PathBuf, number: u64) -> Result<(Part, HashMap<String, String>)> {
+    let mut reader = ParquetReader::new(File::open(&path)?);
     let arrow = reader.schema()?;
-    let schema = Schema::from_arrow_schema(&arrow);
+    let schema = Arc::new(Schema::from_arrow_schema(&arrow));
+    let rows = reader.num_rows()?;
     let pairs = reader.get_metadata()?.key_value_metadata().clone().unwrap_or_default();
-    let runs = pairs.into_iter().find(|pair| pair.key == RUNS_KEY).and_then(|pair| pair.value);
+    let mut pairs: HashMap<String, String> =
+        pairs.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
+    let runs = pairs.remove(RUNS_KEY);
     let runs = runs.with_context(|| format!("it does not say whose rows it holds (`{RUNS_KEY}`)"))?;
-    Ok((Arc::new(schema), serde_json::from_str(&runs)?))
+    let runs = serde_json::from_str(&runs)?;
+    Ok((Part { path, number, schema, runs, rows }, pairs))
 }
 
 /// The name of a table, which is that of its files without the ending.

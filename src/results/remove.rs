@@ -1,5 +1,6 @@
 //! Removing runs: whole folders, and never anything outside the runs folder.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -7,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 
-use super::RECORD;
 use super::catalog::{Catalog, Entry};
 use super::record::Status;
+use super::{FILES, RECORD, gathered};
 
 /// A folder with this prefix is a run on its way out: no reader takes it for a run any more.
 pub(super) const REMOVING: &str = ".removing-";
@@ -64,6 +65,11 @@ pub fn remove(entries: &[&Entry]) -> Result<()> {
         let aside = entry.folder.with_file_name(format!("{REMOVING}{name}"));
         fs::rename(&entry.folder, &aside).with_context(what)?;
         delete(&aside).with_context(what)?;
+    }
+    // What was removed for good is in no copy either.
+    let roots: BTreeSet<&Path> = entries.iter().filter_map(|entry| entry.folder.parent()).collect();
+    for root in roots {
+        FILES.iter().for_each(|(_, file)| gathered::clear(root, file));
     }
     Ok(())
 }

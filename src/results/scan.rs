@@ -19,6 +19,8 @@ pub(super) struct Source {
     /// Ids of the runs whose rows count; `None` for all rows.
     only: Option<Vec<String>>,
     latest: Latest,
+    /// How many rows the files hold together.
+    rows: usize,
 }
 
 /// Which rows are of the newest run of their name.
@@ -31,12 +33,13 @@ enum Latest {
 impl Source {
     /// The own files of runs that are all the newest of their names, or all not.
     pub fn own(schema: SchemaRef, latest: bool) -> Self {
-        Self { paths: vec![], schema, runs: Some(vec![]), only: None, latest: Latest::All(latest) }
+        Self { paths: vec![], schema, runs: Some(vec![]), only: None, latest: Latest::All(latest), rows: 0 }
     }
 
-    /// Adds the own file of a run.
-    pub fn push(&mut self, path: PathBuf, record: &RunRecord) {
+    /// Adds the own file of a run, which has so many rows.
+    pub fn push(&mut self, path: PathBuf, rows: usize, record: &RunRecord) {
         self.paths.push(path);
+        self.rows += rows;
         self.runs.get_or_insert_default().push((record.name.clone(), record.id.clone()));
     }
 
@@ -52,7 +55,13 @@ impl Source {
             _ => Latest::Of(newest),
         };
         let only = (runs.len() < part.runs.len()).then(|| ids(&|_| true));
-        Self { paths: vec![part.path.clone()], schema: part.schema.clone(), runs: None, only, latest }
+        let (paths, schema) = (vec![part.path.clone()], part.schema.clone());
+        Self { paths, schema, runs: None, only, latest, rows: part.rows }
+    }
+
+    /// How many rows count, when that is known without looking at them.
+    pub fn rows(&self) -> Option<usize> {
+        self.only.is_none().then_some(self.rows)
     }
 
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
@@ -84,16 +93,16 @@ impl Source {
     }
 }
 
-/// The columns of a file, from its footer.
-pub(super) fn schema(path: &Path) -> PolarsResult<Schema> {
+/// The columns of a file and how many rows it has, from its footer.
+pub(super) fn footer(path: &Path) -> PolarsResult<(Schema, usize)> {
     let mut reader = ParquetReader::new(File::open(path)?);
     let arrow = reader.schema()?;
-    Ok(Schema::from_arrow_schema(&arrow))
+    Ok((Schema::from_arrow_schema(&arrow), reader.num_rows()?))
 }
 
 /// Reads a file to its end: all rows, or those of the runs with these ids.
 pub(super) fn read(path: &Path, only: Option<&Vec<String>>) -> PolarsResult<DataFrame> {
-    let schema = Arc::new(schema(path)?);
+    let schema = Arc::new(footer(path)?.0);
     let rows = scan(&[path.to_owned()], &schema, None)?;
     match only {
         Some(ids) => rows.filter(is_one_of(ids)).collect(),

@@ -32,16 +32,26 @@ impl Filter {
     }
 }
 
+/// Which of several runs of one name is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// The newest that is finished, else the newest: where results are looked at.
+    Finished,
+    /// The newest, however it stands: where a run is watched.
+    Newest,
+}
+
 impl Catalog {
-    /// The run that a user means: the one with this id, else the newest finished run of this name, else the
-    /// newest of this name, else the only one whose id begins like this.
+    /// The run that a user means: the one with this id, else the one of this name that is to be preferred, else the
+    /// only one whose id begins like this.
     ///
     /// # Errors
     /// When there is no such run, with the nearest known name, or when several ids begin like this.
-    pub fn find(&self, wanted: &str) -> Result<&Entry> {
+    pub fn find(&self, wanted: &str, prefer: Prefer) -> Result<&Entry> {
         let newest = |is: &dyn Fn(&Entry) -> bool| self.entries.iter().rev().find(|entry| is(entry));
+        let preferred = |entry: &Entry| prefer == Prefer::Newest || entry.record.status == Status::Finished;
         let found = newest(&|entry| entry.record.id == wanted)
-            .or_else(|| newest(&|e| e.record.name == wanted && e.record.status == Status::Finished))
+            .or_else(|| newest(&|entry| entry.record.name == wanted && preferred(entry)))
             .or_else(|| newest(&|entry| entry.record.name == wanted));
         if let Some(entry) = found {
             return Ok(entry);
@@ -101,10 +111,12 @@ mod tests {
         let (_root, catalog) =
             catalog(&[("a", Status::Finished), ("a", Status::Failed), ("bee", Status::Failed)]);
         let id = |at: usize| catalog.entries[at].record.id.clone();
-        assert_eq!(catalog.find(&id(1)).unwrap().record.id, id(1));
-        assert_eq!(catalog.find("a").unwrap().record.id, id(0), "finished before newest");
-        assert_eq!(catalog.find("be").unwrap().record.id, id(2));
-        let error = |wanted| catalog.find(wanted).unwrap_err().to_string();
+        let found = |wanted: &str, prefer| catalog.find(wanted, prefer).map(|entry| entry.record.id.clone());
+        assert_eq!(found(&id(1), Prefer::Finished).unwrap(), id(1));
+        assert_eq!(found("a", Prefer::Finished).unwrap(), id(0));
+        assert_eq!(found("a", Prefer::Newest).unwrap(), id(1));
+        assert_eq!(found("be", Prefer::Finished).unwrap(), id(2));
+        let error = |wanted| found(wanted, Prefer::Newest).unwrap_err().to_string();
         assert_eq!(error("beee"), "no run is called `beee` (did you mean `bee`?)");
         assert!(error("a-").starts_with("2 runs have an id that begins with `a-`"));
         assert!(error("").starts_with("no run is called ``"));

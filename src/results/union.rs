@@ -1,6 +1,7 @@
 //! One lazy table over the Parquet files of many runs.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use anyhow::Result;
 use polars::prelude::*;
 
 use super::catalog::{self, Catalog, Entry};
-use super::footers;
+use super::footers::{self, Own};
+use super::gathered;
 use super::parts::{self, Part};
 use super::record::RunRecord;
 use super::scan::{self, Source};
@@ -37,7 +39,8 @@ struct Holding<'a> {
 }
 
 enum Place {
-    Own(PathBuf),
+    /// A file with so many rows.
+    Own(PathBuf, usize),
     /// By its place in the list of parts.
     Part(usize),
 }
@@ -55,21 +58,25 @@ impl<'a> Union<'a> {
     fn find(&mut self, warnings: &mut Vec<String>) {
         // Own files are looked for before the parts: rows that move to a part meanwhile are then found there.
         let own = footers::own(self.catalog, self.file, &self.broken, warnings);
+        let (mut copies, copied) = gathered::places(self.catalog, self.file, &own, &self.broken);
         let mut parts = parts::list(&self.catalog.root, self.file, warnings);
         parts.retain(|part| !self.broken.contains(&part.path));
         let holder = parts::holders(&parts);
-        let held = |(entry, own): (&'a Entry, Option<SchemaRef>)| {
-            let (schema, place) = match own {
-                Some(schema) => (schema, Place::Own(entry.folder.join(self.file))),
-                None => {
+        let held = |((entry, own), copy): ((&'a Entry, Option<Own>), Option<usize>)| {
+            let (schema, place) = match (own, copy) {
+                (Some(own), Some(at)) => (own.schema, Place::Part(parts.len() + at)),
+                (Some(own), None) => (own.schema, Place::Own(entry.folder.join(self.file), own.rows)),
+                (None, _) => {
                     let at = *holder.get(entry.record.id.as_str())?;
                     (parts[at].schema.clone(), Place::Part(at))
                 }
             };
             Some(Holding { entry, schema, place })
         };
-        let holdings: Vec<Holding> = self.catalog.entries.iter().zip(own).filter_map(held).collect();
+        let entries = self.catalog.entries.iter();
+        let holdings: Vec<Holding> = entries.zip(own).zip(copied).filter_map(held).collect();
         self.schema = Arc::new(common_schema(&holdings));
+        parts.append(&mut copies);
         self.sources = sources(&holdings, &parts);
     }
 
@@ -89,6 +96,16 @@ impl<'a> Union<'a> {
         self.schema.as_ref().clone()
     }
 
+    /// How many rows there are, when that is known without looking at them.
+    pub fn rows(&self) -> Option<usize> {
+        self.sources.iter().map(Source::rows).sum()
+    }
+
+    /// How many files each query over all rows has to open.
+    pub fn files(&self) -> usize {
+        self.paths().count()
+    }
+
     /// Whether files have gone since they were found: a run was removed, or its rows moved to a part.
     fn is_outdated(&self) -> bool {
         self.paths().any(|path| !path.exists())
@@ -100,7 +117,11 @@ impl<'a> Union<'a> {
         let mut failures: Vec<(PathBuf, PolarsError)> = self.paths().filter_map(failure).collect();
         failures.retain(|(path, _)| path.exists());
         for (path, error) in &failures {
-            warnings.push(skipped(path, error));
+            match gathered::is_copy(path) {
+                // The rows are still in the runs' own files.
+                true => drop(fs::remove_file(path)),
+                false => warnings.push(skipped(path, error)),
+            }
         }
         self.broken.extend(failures.iter().map(|(path, _)| path.clone()));
         self.find(&mut vec![]);
@@ -124,25 +145,26 @@ fn sources(holdings: &[Holding], parts: &[Part]) -> Vec<Source> {
     for (holding, latest) in holdings.iter().zip(catalog::latest(&entries)) {
         match &holding.place {
             Place::Part(at) => of_parts[*at].push((&holding.entry.record, latest)),
-            Place::Own(path) => own.push((holding, path, latest)),
+            Place::Own(path, rows) => own.push((holding, path, *rows, latest)),
         }
     }
     let counted = parts.iter().zip(&of_parts).rev().filter(|(_, runs)| !runs.is_empty());
     let mut sources: Vec<Source> = counted.map(|(part, runs)| Source::part(part, runs)).collect();
 
-    let kind = |(holding, _, latest): &(&Holding, &PathBuf, bool)| (Arc::as_ptr(&holding.schema), *latest);
+    let kind =
+        |(holding, _, _, latest): &(&Holding, &PathBuf, usize, bool)| (Arc::as_ptr(&holding.schema), *latest);
     let in_order = own.windows(2).filter(|pair| kind(&pair[0]) != kind(&pair[1])).count() < IN_ORDER;
     let mut open: HashMap<(*const Schema, bool), usize> = HashMap::new();
     for file in &own {
         if in_order && !open.contains_key(&kind(file)) {
             open.clear();
         }
-        let (holding, path, latest) = file;
+        let (holding, path, rows, latest) = file;
         let at = *open.entry(kind(file)).or_insert_with(|| {
             sources.push(Source::own(holding.schema.clone(), *latest));
             sources.len() - 1
         });
-        sources[at].push((*path).clone(), &holding.entry.record);
+        sources[at].push((*path).clone(), *rows, &holding.entry.record);
     }
     sources
 }

@@ -37,13 +37,19 @@ const height = (div, data) => {
 
 // Draws a chart, or draws it anew with new data; zoom and legend stay as the reader left them.
 const draw = async (div) => {
+  onScreen.unobserve(div);
   try {
     const { data, layout, config } = specification(div);
     for (const [path, value] of Object.entries(themed())) set(layout, path, value);
     if (innerWidth < 640) layout.margin.r = 72;
     div.style.height = `${height(div, data)}px`;
+    if (root.classList.contains("printing")) Object.assign(layout, paper(div));
     await (charts.has(div.id) ? Plotly.react(div, data, layout, config) : Plotly.newPlot(div, data, layout, config));
-    if (!charts.has(div.id)) enable(div);
+    if (!charts.has(div.id)) {
+      enable(div);
+      enableLegend(div);
+      div.on("plotly_afterplot", () => enableLegend(div));
+    }
     charts.set(div.id, div);
     root.dataset.charts = charts.size;
   } catch (error) {
@@ -52,12 +58,41 @@ const draw = async (div) => {
     root.dataset.error = error.message;
   }
 };
+
+// A chart takes a browser as long to draw as a small page to open, so each waits until it comes near the screen.
+const waiting = new Set();
+let drawing = Promise.resolve();
 // One after another, with a pause for the reader's clicks between them.
-const drawAll = async (divs) => {
+const drawNext = (divs) => {
   for (const div of divs) {
-    await draw(div);
-    await new Promise((resume) => setTimeout(resume));
+    drawing = drawing.then(async () => {
+      if (!waiting.delete(div)) return;
+      await draw(div);
+      await new Promise((resume) => setTimeout(resume));
+    });
   }
+  drawing = drawing.then(tell);
+};
+// What the page says of itself: whether every chart is drawn, or every one that is near the screen.
+const tell = () => { root.dataset.drawn = waiting.size === 0 ? "all" : "near"; };
+const onScreen = new IntersectionObserver(
+  (changes) => drawNext(changes.filter((change) => change.isIntersecting).map((change) => change.target)),
+  { rootMargin: "50% 0px" },
+);
+// Room is kept for what is not drawn yet, so that nothing moves when it is.
+const expect = (divs) => {
+  for (const div of divs) {
+    waiting.add(div);
+    div.style.height = `${height(div, specification(div).data)}px`;
+    onScreen.observe(div);
+  }
+  if (divs.length === 0) tell();
+};
+// Draws what still waits, at once.
+const drawRest = () => {
+  const rest = [...waiting];
+  waiting.clear();
+  return Promise.all(rest.map(draw)).then(tell);
 };
 
 // The controls above a chart: a logarithmic axis, and how much curves are smoothed.
@@ -122,13 +157,15 @@ const repaint = () => { for (const div of charts.values()) Plotly.relayout(div, 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 
 // Paper is white, narrow and cannot be clicked.
+const paper = (div) => ({ width: 660, height: Math.max(380, parseInt(div.style.height) - 40), autosize: false });
 let closed = [];
 addEventListener("beforeprint", () => {
   root.classList.add("printing");
+  drawRest();
   closed = [...document.querySelectorAll("details:not([open])")];
   for (const details of closed) details.open = true;
   for (const div of charts.values()) {
-    Plotly.relayout(div, { ...themed(), width: 660, height: Math.max(380, parseInt(div.style.height) - 40), autosize: false });
+    Plotly.relayout(div, { ...themed(), ...paper(div) });
   }
 });
 addEventListener("afterprint", () => {
@@ -138,4 +175,4 @@ addEventListener("afterprint", () => {
 });
 
 root.dataset.charts = 0;
-drawAll(document.querySelectorAll(".chart")).then(() => { root.dataset.drawn = "all"; });
+expect(document.querySelectorAll(".chart"));

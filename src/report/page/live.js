@@ -34,7 +34,7 @@ const takeCharts = async (fresh) => {
   if (!section) return;
   if (!document.getElementById("charts")) {
     document.querySelector("main").insertBefore(document.adoptNode(section), document.getElementById("made"));
-    await drawAll(document.querySelectorAll("#charts .chart"));
+    expect(document.querySelectorAll("#charts .chart"));
     return;
   }
   const home = document.getElementById("charts");
@@ -43,12 +43,13 @@ const takeCharts = async (fresh) => {
     const div = document.getElementById(id);
     if (!div) {
       home.append(document.adoptNode(figure));
-      await draw(document.getElementById(id));
+      expect([document.getElementById(id)]);
       continue;
     }
     const [old, now] = [source(div), figure.querySelector("script[data-chart]")];
     if (old.textContent === now.textContent) continue;
     old.textContent = now.textContent;
+    if (waiting.has(div)) continue;
     await draw(div);
     retool(div);
   }

@@ -21,7 +21,7 @@ const FIGURE: &str = include_str!("figure.html");
 /// The page of one figure alone.
 pub(super) const PLOT: &str = include_str!("plot.html");
 const STYLE: &str = include_str!("report.css");
-const SCRIPT: &str = concat!(include_str!("charts.js"), include_str!("tables.js"));
+const SCRIPT: &str = concat!(include_str!("charts.js"), include_str!("legend.js"), include_str!("tables.js"));
 const LIVE: &str = include_str!("live.js");
 
 /// What a page is for.

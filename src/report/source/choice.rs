@@ -1,13 +1,12 @@
 //! Which runs a report is about.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::nearest::nearest;
 use crate::report::Request;
-use crate::results::{Catalog, Entry, Status};
+use crate::results::{Catalog, Entry, Prefer, Status};
 
 /// The runs that a request means, oldest first; see [`Request`].
 ///
@@ -19,18 +18,21 @@ pub fn choose<'a>(catalog: &'a Catalog, request: &Request, root: &Path) -> Resul
     } else {
         named(catalog, &request.runs, request.all)?
     };
-    Ok(if request.all { chosen } else { with_repetitions(catalog, chosen, &request.runs) })
+    Ok(if request.all { in_order(catalog, &chosen) } else { with_repetitions(catalog, &chosen) })
 }
 
+/// A run, and whether it was asked for by its id, so that it stays alone.
+type Chosen<'a> = (&'a Entry, bool);
+
 /// The newest finished run of every name, or all that finished.
-fn newest_finished<'a>(catalog: &'a Catalog, all: bool, root: &Path) -> Result<Vec<&'a Entry>> {
+fn newest_finished<'a>(catalog: &'a Catalog, all: bool, root: &Path) -> Result<Vec<Chosen<'a>>> {
     let finished: Vec<&Entry> =
         catalog.entries.iter().filter(|e| e.record.status == Status::Finished).collect();
     let newest: HashMap<&str, usize> =
         finished.iter().enumerate().map(|(at, e)| (e.record.name.as_str(), at)).collect();
-    let chosen: Vec<&Entry> = (0..finished.len())
+    let chosen: Vec<Chosen> = (0..finished.len())
         .filter(|at| all || newest[finished[*at].record.name.as_str()] == *at)
-        .map(|at| finished[at])
+        .map(|at| (finished[at], false))
         .collect();
     if chosen.is_empty() {
         bail!("no finished run in {}: name a run to report on it as it stands", root.display());
@@ -38,21 +40,21 @@ fn newest_finished<'a>(catalog: &'a Catalog, all: bool, root: &Path) -> Result<V
     Ok(chosen)
 }
 
-/// The runs that the names, patterns or ids mean, each once, oldest first.
-fn named<'a>(catalog: &'a Catalog, wanted: &[String], all: bool) -> Result<Vec<&'a Entry>> {
-    let mut positions = BTreeSet::new();
+/// The runs that the names, patterns or ids mean.
+fn named<'a>(catalog: &'a Catalog, wanted: &[String], all: bool) -> Result<Vec<Chosen<'a>>> {
+    let mut chosen = vec![];
     for name in wanted {
-        let names = names(catalog, name)?;
-        for name in names {
+        for name in names(catalog, name)? {
             if all {
                 let same =
-                    |entry: &Entry| entry.record.name == name && entry.record.status == Status::Finished;
-                positions.extend((0..catalog.entries.len()).filter(|at| same(&catalog.entries[*at])));
+                    |entry: &&Entry| entry.record.name == name && entry.record.status == Status::Finished;
+                chosen.extend(catalog.entries.iter().filter(same).map(|entry| (entry, false)));
             }
-            positions.insert(position(catalog, name).with_context(|| unknown(catalog, name))?);
+            let entry = catalog.find(name, Prefer::Finished)?;
+            chosen.push((entry, entry.record.name != name));
         }
     }
-    Ok(positions.into_iter().map(|at| &catalog.entries[at]).collect())
+    Ok(chosen)
 }
 
 /// The names that a pattern with `*` fits; the name itself where it is none.
@@ -73,21 +75,27 @@ fn names<'a>(catalog: &'a Catalog, wanted: &'a str) -> Result<BTreeSet<&'a str>>
 
 /// The chosen runs and their repetitions: the newest finished run of every other seed with the same name, script and
 /// options. A run that was asked for by its id stays alone. Oldest first.
-fn with_repetitions<'a>(catalog: &'a Catalog, chosen: Vec<&'a Entry>, ids: &[String]) -> Vec<&'a Entry> {
+fn with_repetitions<'a>(catalog: &'a Catalog, chosen: &[Chosen<'a>]) -> Vec<&'a Entry> {
+    let by_id: HashSet<&str> =
+        chosen.iter().filter(|(_, by_id)| *by_id).map(|(entry, _)| entry.record.id.as_str()).collect();
     let mut seeds: HashMap<String, BTreeSet<Option<u64>>> = HashMap::new();
-    for entry in chosen.iter().filter(|entry| !ids.contains(&entry.record.id)) {
+    for (entry, _) in chosen.iter().filter(|(entry, _)| !by_id.contains(entry.record.id.as_str())) {
         seeds.entry(settings(entry)).or_default().insert(entry.record.seed);
     }
-    let mut repetitions: Vec<&Entry> = Vec::new();
+    let mut chosen = chosen.to_vec();
     for entry in catalog.entries.iter().rev().filter(|entry| entry.record.status == Status::Finished) {
         let Some(known) = seeds.get_mut(&settings(entry)) else { continue };
         if entry.record.seed.is_some() && known.insert(entry.record.seed) {
-            repetitions.push(entry);
+            chosen.push((entry, false));
         }
     }
-    let kept =
-        |entry: &&Entry| chosen.iter().chain(&repetitions).any(|other| other.record.id == entry.record.id);
-    catalog.entries.iter().filter(kept).collect()
+    in_order(catalog, &chosen)
+}
+
+/// Each of these runs once, oldest first.
+fn in_order<'a>(catalog: &'a Catalog, chosen: &[Chosen]) -> Vec<&'a Entry> {
+    let folders: HashSet<&Path> = chosen.iter().map(|(entry, _)| entry.folder.as_path()).collect();
+    catalog.entries.iter().filter(|entry| folders.contains(entry.folder.as_path())).collect()
 }
 
 /// All that repetitions have in common. Where the report goes and the seed itself make no difference.
@@ -96,22 +104,4 @@ fn settings(entry: &Entry) -> String {
     let decides = |(name, _): &(&String, &serde_json::Value)| !["seed", "report"].contains(&name.as_str());
     let options: Vec<_> = record.options.iter().filter(decides).collect();
     serde_json::json!([record.name, record.script_text, options]).to_string()
-}
-
-/// A run by its id, else the newest finished run of that name, else the newest of that name.
-fn position(catalog: &Catalog, name: &str) -> Option<usize> {
-    let last = |is: &dyn Fn(&Entry) -> bool| catalog.entries.iter().rposition(is);
-    last(&|entry| entry.record.id == name)
-        .or_else(|| last(&|entry| entry.record.name == name && entry.record.status == Status::Finished))
-        .or_else(|| last(&|entry| entry.record.name == name))
-}
-
-fn unknown(catalog: &Catalog, name: &str) -> String {
-    let known =
-        catalog.entries.iter().flat_map(|entry| [entry.record.name.as_str(), entry.record.id.as_str()]);
-    match nearest(name, known) {
-        Some(near) => format!("no run is called `{name}` (did you mean `{near}`?)"),
-        None if catalog.entries.is_empty() => format!("no run is called `{name}`; there are none"),
-        None => format!("no run is called `{name}`; `lft runs` lists all"),
-    }
 }

@@ -78,6 +78,8 @@ fn repetitions_come_along_and_say_their_seed() {
     assert_eq!(report.title, "a");
     let alone = Request { runs: vec![newest.clone()], ..Request::default() };
     assert_eq!(names(&read(root.path(), &alone).unwrap()), [newest.as_str()]);
+    let begun = Request { runs: vec![newest[..newest.len() - 1].into()], ..Request::default() };
+    assert_eq!(names(&read(root.path(), &begun).unwrap()), [newest.as_str()], "by the beginning of its id");
     let all = Request { all: true, ..Request::default() };
     assert_eq!(read(root.path(), &all).unwrap().runs.len(), 4, "all that finished");
 }

@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use super::catalog::{Catalog, Entry};
 use super::frame::Frame;
+use super::query::collect;
 use super::union::{self, Union};
 
 /// The forms that runs are exported in.
@@ -21,7 +22,8 @@ pub enum ExportFormat {
 }
 
 /// Writes runs into `output`, which is made where it is missing: those that `wanted` names by id or name, or all.
-/// Each run gets a folder named as its own. Returns the files written, and what was skipped and why.
+/// Each run gets a folder named as its own. `progress` is told how many of how many runs are done. Returns the files
+/// written, and what was skipped and why.
 ///
 /// # Errors
 /// When a run is unknown or a file cannot be written.
@@ -30,6 +32,7 @@ pub fn export(
     wanted: &[String],
     format: ExportFormat,
     output: &Path,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(Vec<PathBuf>, Vec<String>)> {
     let catalog = Catalog::read_some(root)?;
     let mut warnings = catalog.warnings.clone();
@@ -43,7 +46,9 @@ pub fn export(
     entries.sort_by(|a, b| a.folder.cmp(&b.folder));
     entries.dedup_by(|a, b| a.folder == b.folder);
     let mut written = vec![];
-    for entry in entries {
+    let total = entries.len();
+    for (done, entry) in entries.into_iter().enumerate() {
+        progress(done, total);
         // The name of the run's folder is one harmless path component, whatever run.json says.
         let folder = output.join(entry.folder.file_name().unwrap_or_default());
         written.extend(match format {
@@ -58,6 +63,6 @@ pub fn export(
 fn rows(root: &Path, entry: &Entry, file: &'static str, warnings: &mut Vec<String>) -> Result<Frame> {
     let catalog = Catalog { root: root.to_owned(), entries: vec![entry.clone()], warnings: vec![] };
     let mut unions = [Union::open(&catalog, file, warnings)];
-    let frame = union::collect(&mut unions, warnings, |unions| Ok(unions[0].table()?.collect()?))?;
+    let frame = union::collect(&mut unions, warnings, |unions| collect(unions[0].table()?))?;
     Ok(Frame::new(frame))
 }
