@@ -257,12 +257,26 @@ vectorised! {
             let whole = seen.next_multiple_of(VECTOR).min(last);
             row[seen..whole].fill(f32::NEG_INFINITY);
             let max = lane_max(&row[..whole]);
-            row[..whole].iter_mut().for_each(|x| *x = exp(*x - max));
-            let sum = lane_sum([&row[..whole]], |[x]| x);
+            let sum = exponentials(&mut row[..whole], max);
             (*log_sum, *norm) = (max + sum.ln(), 1.0 / sum);
             row[seen..].fill(0.0);
         }
     }
+}
+
+/// Turns every x into `e^(x − max)`, and gives the sum.
+#[inline(always)]
+fn exponentials(row: &mut [f32], max: f32) -> f32 {
+    let mut lanes = [0f32; VECTOR];
+    let (blocks, rest) = row.as_chunks_mut::<VECTOR>();
+    for block in blocks {
+        for (x, lane) in block.iter_mut().zip(&mut lanes) {
+            *x = exp(*x - max);
+            *lane += *x;
+        }
+    }
+    rest.iter_mut().for_each(|x| *x = exp(*x - max));
+    lane_sum([&lanes], |[x]| x) + rest.iter().sum::<f32>()
 }
 
 vectorised! {

@@ -1,7 +1,6 @@
 //! A chain of layers over whole sequences where no gradient is wanted, in f32 on the processor.
 //!
-//! Each example goes through all layers by itself: what it needs stays in the cache of one core, buffers are used again
-//! from layer to layer, and threads wait for each other once.
+//! A task takes its examples through all layers, in buffers that are used again from layer to layer.
 
 use candle_core::{Result, Tensor};
 use gemm::Parallelism;
@@ -9,8 +8,9 @@ use rayon::prelude::*;
 
 use super::attention_kernel::Sizes;
 use super::field::Setting;
-use super::kernel::{self, GRAIN, Matrix, all_threads, matmul, with_all};
+use super::kernel::{self, GRAIN, Matrix, matmul, with_all};
 use super::layer_norm::forward_rows;
+use super::sequences::Sequences;
 
 /// The weights of one layer: weight and bias of the two norms; of the packed projection, the attention's output and the
 /// MLP's two maps the weight (O, I) and the bias (O) where there is one.
@@ -33,7 +33,7 @@ pub fn frozen(
     setting: &Setting,
     parallel: bool,
 ) -> Result<Option<Tensor>> {
-    let (x, (_, tokens, width)) = (x.contiguous()?, x.dims3()?);
+    let (x, (batch, tokens, width)) = (x.contiguous()?, x.dims3()?);
     let tensors: Vec<Tensor> = layers.iter().flat_map(LayerWeights::tensors).cloned().collect();
     let covered = |tensor: &Tensor| kernel::applies(&[tensor]) && !tensor.track_op();
     let sizes = Sizes { tokens, heads: setting.heads, channels: width / setting.heads.max(1) };
@@ -49,12 +49,9 @@ pub fn frozen(
     with_all(&tensors, |slices| {
         let mut slices = slices.iter().copied();
         let chain: Vec<View<'_>> = layers.iter().filter_map(|layer| layer.view(&mut slices)).collect();
-        // Where there are fewer examples than threads, the products are shared out instead.
-        let threads = rayon::current_num_threads();
-        let products =
-            if out.len() / (tokens * width) >= threads { Parallelism::None } else { all_threads() };
-        let run = Run { sizes, setting, parallel, products };
-        out.par_chunks_mut(tokens * width).try_for_each_init(Buffers::default, |buffers, x| {
+        let sequences = Sequences { batch, tokens };
+        let run = Run { sizes, setting, parallel, products: sequences.products() };
+        out.par_chunks_mut(sequences.rows() * width).try_for_each_init(Buffers::default, |buffers, x| {
             chain.iter().try_for_each(|layer| run.layer(layer, x, buffers))
         })
     })?;
@@ -99,18 +96,18 @@ struct Map<'a> {
     inputs: usize,
 }
 
-/// What the layers of one example write to, again and again.
+/// What the layers of a task write to, again and again. R: its rows.
 #[derive(Default)]
 struct Buffers {
-    /// (T, D): the input of a branch.
+    /// (R, D): the input of a branch.
     normal: Vec<f32>,
-    /// (T, 3·D).
+    /// (R, 3·D).
     packed: Vec<f32>,
-    /// (T, D).
+    /// (R, D).
     mixed: Vec<f32>,
-    /// (H, T).
+    /// (H·R).
     log_sums: Vec<f32>,
-    /// (T, I).
+    /// (R, I).
     hidden: Vec<f32>,
 }
 
@@ -123,16 +120,16 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Carries one example (T, D) over a layer, in place.
+    /// Carries a task's rows (R, D) over a layer, in place.
     fn layer(&self, layer: &View<'_>, x: &mut [f32], buffers: &mut Buffers) -> Result<()> {
-        let Sizes { tokens, heads, .. } = self.sizes;
         let Buffers { normal, packed, mixed, log_sums, hidden } = buffers;
         let [qkv, dense, up, down] = &layer.maps;
+        let rows = x.len() / qkv.inputs;
         normal.resize(x.len(), 0.0);
-        packed.resize(tokens * qkv.outputs, 0.0);
-        mixed.resize(tokens * dense.inputs, 0.0);
-        log_sums.resize(tokens * heads, 0.0);
-        hidden.resize(tokens * up.outputs, 0.0);
+        packed.resize(rows * qkv.outputs, 0.0);
+        mixed.resize(rows * dense.inputs, 0.0);
+        log_sums.resize(rows * self.sizes.heads, 0.0);
+        hidden.resize(rows * up.outputs, 0.0);
 
         self.norm(layer.norms[0], x, normal);
         self.map(qkv, normal, packed);
@@ -176,7 +173,7 @@ impl Run<'_> {
     }
 
     fn product(&self, map: &Map<'_>, keep: f32, x: &[f32], y: &mut [f32]) {
-        let size = (self.sizes.tokens, map.inputs, map.outputs);
+        let size = (x.len() / map.inputs, map.inputs, map.outputs);
         let (x, weight) = (Matrix::rows(x, map.inputs), Matrix::rows(map.weight, map.inputs).t());
         matmul(size, (keep, 1.0), x, weight, y, map.outputs, self.products);
     }

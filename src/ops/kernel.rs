@@ -158,8 +158,8 @@ pub(crate) fn matmul(
     unsafe { multiply(size, factors, a, b, out.as_mut_ptr(), out_stride, parallelism) }
 }
 
-/// `a·b` with `a` (m, k) and `b` (k, n), by all threads.
-pub(crate) fn product(size: Size, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+/// `a·b` with `a` (m, k) and `b` (k, n).
+pub(crate) fn product(size: Size, a: Matrix<'_>, b: Matrix<'_>, parallelism: Parallelism) -> Vec<f32> {
     let (m, k, n) = size;
     if k == 0 {
         return vec![0.0; m * n];
@@ -170,7 +170,7 @@ pub(crate) fn product(size: Size, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     // SAFETY: the operands have the sizes given, and `out` room for m rows of n; the product writes every element, since
     // it keeps nothing of what was there.
     unsafe {
-        multiply(size, (0.0, 1.0), a, b, out.as_mut_ptr(), n, all_threads());
+        multiply(size, (0.0, 1.0), a, b, out.as_mut_ptr(), n, parallelism);
         out.set_len(m * n);
     }
     out
@@ -271,11 +271,14 @@ pub(crate) fn all_threads() -> Parallelism {
     Parallelism::Rayon(rayon::current_num_threads())
 }
 
-/// `Σ f(x₀[i], x₁[i], …)` over slices of one length, in sixteen lanes that become one or two vector registers.
+/// Lanes of a sum, which become one or two vector registers.
+const LANES: usize = 16;
+
+/// `Σ f(x₀[i], x₁[i], …)` over slices of one length, in lanes.
 #[inline(always)]
 pub(crate) fn lane_sum<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
-    let mut lanes = [0f32; 16];
-    let parts = slices.map(|s| s.as_chunks::<16>());
+    let mut lanes = [0f32; LANES];
+    let parts = slices.map(|s| s.as_chunks::<LANES>());
     let blocks = parts.iter().map(|(blocks, _)| blocks.len()).min().unwrap_or(0);
     for i in 0..blocks {
         let block = parts.map(|(blocks, _)| &blocks[i]);
@@ -287,15 +290,17 @@ pub(crate) fn lane_sum<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N])
     (0..rest).map(|i| f(parts.map(|(_, rest)| rest[i]))).sum::<f32>() + lanes.iter().sum::<f32>()
 }
 
-/// Largest element, in sixteen lanes as [`lane_sum`].
+/// Largest element that is a number, in lanes as [`lane_sum`].
 #[inline(always)]
 pub(crate) fn lane_max(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let (blocks, rest) = x.as_chunks::<16>();
+    // One instruction, where `f32::max` takes three: it also asks whether the left side is a number.
+    let larger = |m: f32, x: f32| if x > m { x } else { m };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
     for block in blocks {
-        lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = m.max(x));
+        lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = larger(*m, x));
     }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| m.max(x))
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| larger(m, x))
 }
 
 /// Sums of the columns of rows of `width`.

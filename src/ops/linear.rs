@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::kernel::{self, Matrix, all_threads, elements, matmul, product, with_elements, written};
@@ -51,12 +52,13 @@ pub(super) fn affine(
     weight: &[f32],
     bias: Option<&[f32]>,
     (outputs, inputs): (usize, usize),
+    products: Parallelism,
 ) -> Vec<f32> {
     let rows = x.len() / inputs;
     let size = (rows, inputs, outputs);
     let (left, right) = (Matrix::rows(x, inputs), Matrix::rows(weight, inputs).t());
     if rows > ROWS && bias.is_none() {
-        return product(size, left, right);
+        return product(size, left, right, products);
     }
     let mut y = match bias {
         Some(bias) => repeated(bias, rows),
@@ -65,7 +67,7 @@ pub(super) fn affine(
     if rows <= ROWS {
         matvec(x, weight, &mut y, inputs);
     } else {
-        matmul(size, (1.0, 1.0), left, right, &mut y, outputs, all_threads());
+        matmul(size, (1.0, 1.0), left, right, &mut y, outputs, products);
     }
     y
 }
@@ -89,7 +91,7 @@ struct Affine {
 
 impl Affine {
     fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape) -> (CpuStorage, Shape) {
-        let y = affine(x, weight, bias, (self.outputs, self.inputs));
+        let y = affine(x, weight, bias, (self.outputs, self.inputs), all_threads());
         let mut dims = shape.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = self.outputs;
@@ -109,12 +111,12 @@ impl Affine {
             let grad = Matrix::rows(g_data, self.outputs);
             let dx = x.track_op().then(|| {
                 let size = (rows, self.outputs, self.inputs);
-                let dx = product(size, grad, Matrix::rows(w_data, self.inputs));
+                let dx = product(size, grad, Matrix::rows(w_data, self.inputs), all_threads());
                 Tensor::from_vec(dx, x.shape(), x.device())
             });
             let dw = weight.track_op().then(|| {
                 let size = (self.outputs, rows, self.inputs);
-                let dw = product(size, grad.t(), Matrix::rows(x_data, self.inputs));
+                let dw = product(size, grad.t(), Matrix::rows(x_data, self.inputs), all_threads());
                 Tensor::from_vec(dw, weight.shape(), weight.device())
             });
             Ok((dx.transpose()?, dw.transpose()?))

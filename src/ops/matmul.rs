@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::kernel::{self, Matrix, elements, product, with_elements};
+use super::kernel::{self, Matrix, all_threads, elements, product, with_elements};
 
 /// `a·b`, by all threads where both are dense f32 on the CPU.
 ///
@@ -36,7 +36,8 @@ impl CustomOp2 for Product {
     ) -> Result<(CpuStorage, Shape)> {
         let (n, k, m) = self.0;
         let (a, b) = (elements(a, a_layout)?, elements(b, b_layout)?);
-        Ok((CpuStorage::F32(product((n, k, m), Matrix::rows(a, k), Matrix::rows(b, m))), (n, m).into()))
+        let product = product((n, k, m), Matrix::rows(a, k), Matrix::rows(b, m), all_threads());
+        Ok((CpuStorage::F32(product), (n, m).into()))
     }
 
     /// `da = g·bᵀ` and `db = aᵀ·g`, each only where a variable stands upstream.
@@ -51,11 +52,11 @@ impl CustomOp2 for Product {
         with_elements([a, b, &grad], |[a_data, b_data, g]| {
             let g = Matrix::rows(g, m);
             let da = a.track_op().then(|| {
-                let da = product((n, m, k), g, Matrix::rows(b_data, m).t());
+                let da = product((n, m, k), g, Matrix::rows(b_data, m).t(), all_threads());
                 Tensor::from_vec(da, (n, k), a.device())
             });
             let db = b.track_op().then(|| {
-                let db = product((k, n, m), Matrix::rows(a_data, k).t(), g);
+                let db = product((k, n, m), Matrix::rows(a_data, k).t(), g, all_threads());
                 Tensor::from_vec(db, (k, m), b.device())
             });
             Ok((da.transpose()?, db.transpose()?))

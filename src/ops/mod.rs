@@ -36,6 +36,7 @@ pub mod residual;
 pub mod roofline;
 pub mod rotary;
 pub mod scale;
+mod sequences;
 mod simd;
 mod square_error;
 

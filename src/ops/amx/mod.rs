@@ -38,11 +38,13 @@ pub(super) fn available() -> bool {
     })
 }
 
-/// Whether a product of this size and these layouts gains by the unit. Splitting an operand costs as much as about a hundred
-/// rows or columns of products with it.
+/// Rows or columns of products that cost as much as the unit gains by them once the other operand is split.
+const SPLITTING: usize = 56;
+
+/// Whether a product of this size and these layouts gains by the unit.
 pub(super) fn applies((m, k, n): (usize, usize, usize), a: &Matrix<'_>, b: &Matrix<'_>) -> bool {
     let dense = |x: &Matrix<'_>| x.row_stride == 1 || x.col_stride == 1;
-    k >= DEPTH && m * n >= 128 * (m + n) && dense(a) && dense(b) && available()
+    k >= DEPTH && m * n >= SPLITTING * (m + n) && dense(a) && dense(b) && available()
 }
 
 /// `out = keep·out + scale·a·b`, as [`super::kernel::matmul`], whose checks the caller has made.

@@ -4,29 +4,30 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::super::kernel::written;
 use super::super::simd::vectorised;
 use super::modulation::Modulation;
 
 /// Rows of a task.
 const ROWS: usize = 128;
 
-/// `gate₁⊙a + gate₂⊙m [+ x]`.
-pub(super) fn forward([a, m]: &[Vec<f32>; 2], modulation: &Modulation, on_x: Option<&[f32]>) -> Vec<f32> {
+/// Writes `gate₁⊙a + gate₂⊙m [+ x]`, every element.
+pub(super) fn forward(
+    u: &mut [MaybeUninit<f32>],
+    [a, m]: &[Vec<f32>; 2],
+    modulation: &Modulation,
+    on_x: Option<&[f32]>,
+) {
+    assert_eq!((u.len(), m.len()), (a.len(), a.len()), "gates: results and branches of one size");
     let d = modulation.width();
     let (group, block) = (a.len() / modulation.groups(), ROWS * d);
-    let write = |u: &mut [MaybeUninit<f32>]| {
-        let groups = u.par_chunks_mut(group).zip(a.par_chunks(group)).zip(m.par_chunks(group));
-        groups.enumerate().for_each(|(g, ((u, a), m))| {
-            let blocks = u.par_chunks_mut(block).zip(a.par_chunks(block)).zip(m.par_chunks(block));
-            blocks.enumerate().for_each(|(i, ((u, a), m))| {
-                let on_x = on_x.map(|x| &x[g * group + i * block..][..a.len()]);
-                forward_rows(u, a, m, modulation.gates(g), on_x);
-            });
+    let groups = u.par_chunks_mut(group).zip(a.par_chunks(group)).zip(m.par_chunks(group));
+    groups.enumerate().for_each(|(g, ((u, a), m))| {
+        let blocks = u.par_chunks_mut(block).zip(a.par_chunks(block)).zip(m.par_chunks(block));
+        blocks.enumerate().for_each(|(i, ((u, a), m))| {
+            let on_x = on_x.map(|x| &x[g * group + i * block..][..a.len()]);
+            forward_rows(u, a, m, modulation.gates(g), on_x);
         });
-    };
-    // SAFETY: the blocks cover the elements of a, a whole number of rows.
-    unsafe { written(a.len(), write) }
+    });
 }
 
 /// The branches' slopes in the branches' memory; the slopes of the gates go to `slopes`.

@@ -3,24 +3,28 @@
 //!
 //! Composed of separate operations, every intermediate result would cost candle a gradient tensor that is cleared, added
 //! to and read again, one element at a time; here the slopes go from kernel to kernel, many of them in the memory of what
-//! they are the slopes of.
+//! they are the slopes of, and each task takes its sequences through all kernels.
 
 mod gates;
 mod modulation;
 mod norms;
+mod task;
 #[cfg(test)]
 mod tests;
 mod weights;
 
+use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
 
-use super::attention_kernel::{Attended, Sizes};
+use super::attention_kernel::Sizes;
 use super::kernel::{self, elements, with_elements};
-use super::linear::affine;
+use super::sequences::Sequences;
 use super::{Activation, Rotary};
 use modulation::Modulation;
+use task::{Slopes, Task};
 pub use weights::Weights;
 use weights::{Gathered, View};
 
@@ -111,36 +115,29 @@ struct Evaluation {
     saved: Mutex<Option<Saved>>,
 }
 
-/// What the backward needs of the forward.
+/// What the backward needs of the forward: the rows that norms and gates multiply by, and what each task left behind.
 struct Saved {
     modulation: Modulation,
-    /// The two norms' results (B·T, D).
-    normal: [Vec<f32>; 2],
-    /// The packed projection (B·T, 3·D), queries and keys turned.
-    turned: Vec<f32>,
-    /// The attention's result in front of its output projection (B·T, D).
-    attended: Attended,
-    /// The two branches (B·T, D).
-    branches: [Vec<f32>; 2],
-    /// The MLP's hidden values in front of the activation.
-    hidden: Vec<f32>,
+    tasks: Vec<task::Saved>,
 }
 
 impl Evaluation {
+    /// The result, and what the backward needs of each task where one may follow.
     fn forward(&self, x: &[f32], projection: &[f32]) -> Result<(Vec<f32>, Saved)> {
-        let on_x = self.on_x.then_some(x);
         self.weights.read(|weights| {
             let modulation = Modulation::new(projection, weights.norms(), &self.factors);
-            let normal = norms::forward(x, &modulation, self.eps);
-            let mut turned = map(&weights, 0, &normal[0]);
-            self.sizes.turn(&mut turned, &self.rotary, 1.0)?;
-            let attended = self.sizes.attend(&turned);
-            let attention = map(&weights, 1, &attended.mixed);
-            let hidden = map(&weights, 2, &normal[1]);
-            let mlp = map(&weights, 3, &self.activation.of(&hidden));
-            let branches = [attention, mlp];
-            let u = gates::forward(&branches, &modulation, on_x);
-            Ok((u, Saved { modulation, normal, turned, attended, branches, hidden }))
+            let (sequences, block) = self.sequences(x);
+            let mut u = Vec::with_capacity(x.len());
+            let blocks = u.spare_capacity_mut()[..x.len()].par_chunks_mut(block).zip(x.par_chunks(block));
+            let one = |(i, (u, x)): (usize, (&mut [MaybeUninit<f32>], &[f32]))| {
+                let task = self.task(&weights, sequences, modulation.of_task(i, sequences.of_a_task()));
+                let saved = task.forward(x, u)?;
+                Ok(self.keep.then_some(saved))
+            };
+            let tasks: Vec<_> = blocks.enumerate().map(one).collect::<Result<_>>()?;
+            // SAFETY: the tasks have written every element.
+            unsafe { u.set_len(x.len()) };
+            Ok((u, Saved { modulation, tasks: tasks.into_iter().flatten().collect() }))
         })
     }
 
@@ -148,49 +145,47 @@ impl Evaluation {
     fn backward(
         &self,
         (x, projection, grad): (&[f32], &[f32], &[f32]),
-        saved: Saved,
+        Saved { modulation, tasks }: Saved,
         gathered: &mut Gathered,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let Saved { modulation, normal: [first, second], turned, attended, branches, hidden } = saved;
         self.weights.read(|weights| {
-            let mut slopes = modulation.zeros();
-            let [d_attention, d_mlp] = gates::backward(branches, grad, &modulation, &mut slopes);
-            gathered.bias(&weights, 1, || slopes.branch_sums(&modulation, 0));
-            gathered.bias(&weights, 3, || slopes.branch_sums(&modulation, 1));
-
-            let (mut active, mut d_hidden) = (hidden, weights.input_slope(3, &d_mlp));
-            let inner = weights.part(3).inputs;
-            let d_bias = self.activation.backward_in_place(&mut active, &mut d_hidden, inner);
-            gathered.bias(&weights, 2, || d_bias);
-            gathered.weight(&weights, 3, &active, &d_mlp);
-            drop((active, d_mlp));
-            gathered.weight(&weights, 2, &second, &d_hidden);
-            let d_second = weights.input_slope(2, &d_hidden);
-            drop((second, d_hidden));
-
-            gathered.weight(&weights, 1, &attended.mixed, &d_attention);
-            let d_mixed = weights.input_slope(1, &d_attention);
-            drop(d_attention);
-            let mut d_packed = self.sizes.slopes(&turned, &attended, &d_mixed);
-            drop((turned, attended, d_mixed));
-            self.sizes.turn(&mut d_packed, &self.rotary, -1.0)?;
-            gathered.bias(&weights, 0, || kernel::column_sums(&d_packed, 3 * self.width));
-            gathered.weight(&weights, 0, &first, &d_packed);
-            let d_first = weights.input_slope(0, &d_packed);
-
-            let on_x = self.on_x.then_some(grad);
-            let dx = norms::backward(x, [d_first, d_second], on_x, (&modulation, self.eps), &mut slopes);
-            let (d_projection, d_norms) = slopes.backward(projection, weights.norms(), &self.factors);
+            let (sequences, block) = self.sequences(x);
+            let mut dx = Vec::with_capacity(x.len());
+            let blocks = dx.spare_capacity_mut()[..x.len()].par_chunks_mut(block);
+            let inputs = x.par_chunks(block).zip(grad.par_chunks(block)).zip(tasks);
+            let one = |(i, (dx, ((x, grad), saved))): (usize, Inputs<'_>)| {
+                let task = self.task(&weights, sequences, modulation.of_task(i, sequences.of_a_task()));
+                task.backward((x, grad), saved, dx)
+            };
+            let slopes: Vec<Slopes> = blocks.zip(inputs).enumerate().map(one).collect::<Result<_>>()?;
+            // SAFETY: the tasks have written every element.
+            unsafe { dx.set_len(x.len()) };
+            let (rows, maps): (Vec<_>, Vec<_>) =
+                slopes.into_iter().map(|Slopes { modulation, maps }| (modulation, maps)).unzip();
+            let rows = Modulation::gather(rows, modulation.groups());
+            let (d_projection, d_norms) = rows.backward(projection, weights.norms(), &self.factors);
             gathered.norms(d_norms);
+            gathered.maps(&weights, &maps);
             Ok((dx, d_projection))
         })
     }
+
+    /// How the rows of x are shared out, and the elements of a task.
+    fn sequences(&self, x: &[f32]) -> (Sequences, usize) {
+        let tokens = self.sizes.tokens;
+        let sequences = Sequences { batch: x.len() / (tokens * self.width), tokens };
+        (sequences, sequences.rows() * self.width)
+    }
+
+    fn task<'a>(&'a self, weights: &'a View<'a>, sequences: Sequences, modulation: Modulation) -> Task<'a> {
+        let Self { sizes, eps, activation, on_x, .. } = *self;
+        let (rotary, products) = (&self.rotary, sequences.products());
+        Task { weights, modulation, rotary, sizes, eps, activation, on_x, products }
+    }
 }
 
-fn map(weights: &View<'_>, i: usize, input: &[f32]) -> Vec<f32> {
-    let part = weights.part(i);
-    affine(input, weights.weight(i), weights.bias(i), (part.outputs, part.inputs))
-}
+/// Where a task of the backward writes, its rows of x and of the result's slope, and what the forward left behind.
+type Inputs<'a> = (&'a mut [MaybeUninit<f32>], ((&'a [f32], &'a [f32]), task::Saved));
 
 impl CustomOp3 for Evaluation {
     fn name(&self) -> &'static str {

@@ -9,9 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
+use gemm::Parallelism;
+use rayon::prelude::*;
 
-use super::super::kernel::{self, Matrix, all_threads, matmul, product, with_all};
+use super::super::kernel::{self, Matrix, matmul, product, with_all};
+use super::super::sequences::inside;
 use super::modulation::Norms;
+use super::task::MapSlope;
 
 /// The weights of a layer, and the sum of their gradients during a backward pass. Clones share both.
 #[derive(Clone)]
@@ -31,6 +35,17 @@ pub(super) struct Part {
     pub inputs: usize,
     weight: usize,
     bias: Option<usize>,
+}
+
+/// Fewest rows of a weight's gradient that one task makes.
+const FEWEST_ROWS: usize = 64;
+
+impl Part {
+    /// Rows of a block of the weight's gradient, so that blocks of all maps are of about one size.
+    fn rows_of_a_block(self) -> usize {
+        let side = self.outputs.min(self.inputs);
+        (side * side / self.inputs).max(FEWEST_ROWS).min(self.outputs)
+    }
 }
 
 impl Weights {
@@ -126,10 +141,10 @@ impl<'a> View<'a> {
     }
 
     /// `grad·W` of map i.
-    pub fn input_slope(&self, i: usize, grad: &[f32]) -> Vec<f32> {
+    pub fn input_slope(&self, i: usize, grad: &[f32], products: Parallelism) -> Vec<f32> {
         let Part { outputs, inputs, .. } = self.parts[i];
         let size = (grad.len() / outputs, outputs, inputs);
-        product(size, Matrix::rows(grad, outputs), Matrix::rows(self.weight(i), inputs))
+        product(size, Matrix::rows(grad, outputs), Matrix::rows(self.weight(i), inputs), products)
     }
 }
 
@@ -143,41 +158,46 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    /// Adds `gradᵀ·input`, the gradient of map i's weight.
-    pub fn weight(&mut self, weights: &View<'_>, i: usize, input: &[f32], grad: &[f32]) {
+    /// Adds `Σ gradᵀ·input`, the gradients of the maps' weights, and those of their biases. The sums over the tasks of the
+    /// backward are formed in the tasks' order, by threads that share out the rows of the weights.
+    pub fn maps(&mut self, weights: &View<'_>, tasks: &[[MapSlope; 4]]) {
         if !self.wanted {
             return;
         }
-        let Part { outputs, inputs, weight, .. } = weights.part(i);
-        let size = (outputs, input.len() / inputs, inputs);
-        let (left, right) = (Matrix::rows(grad, outputs).t(), Matrix::rows(input, inputs));
-        let sum = &mut self.gradients[weight];
-        if sum.is_empty() {
-            *sum = product(size, left, right);
-        } else {
-            matmul(size, (1.0, 1.0), left, right, sum, inputs, all_threads());
+        for (i, part) in weights.parts.iter().enumerate() {
+            if let Some(bias) = part.bias {
+                tasks.iter().for_each(|maps| self.add(bias, &maps[i].sums));
+            }
+            let sum = &mut self.gradients[part.weight];
+            sum.resize(part.outputs * part.inputs, 0.0);
         }
-    }
-
-    /// Adds the gradient of map i's bias, where it has one.
-    pub fn bias(&mut self, weights: &View<'_>, i: usize, gradient: impl FnOnce() -> Vec<f32>) {
-        if let Some(bias) = weights.part(i).bias.filter(|_| self.wanted) {
-            self.add(bias, gradient());
+        let mut blocks = Vec::new();
+        for (index, sum) in self.gradients.iter_mut().enumerate() {
+            let Some(i) = weights.parts.iter().position(|part| part.weight == index) else { continue };
+            let rows = weights.parts[i].rows_of_a_block();
+            let sums = sum.chunks_mut(rows * weights.parts[i].inputs).enumerate();
+            blocks.extend(sums.map(|(block, sum)| (i, block * rows, sum)));
         }
+        let products = inside(blocks.len());
+        blocks.into_par_iter().with_max_len(1).for_each(|(i, first, sum)| {
+            let Part { outputs, inputs, .. } = weights.parts[i];
+            for MapSlope { input, grad, .. } in tasks.iter().map(|maps| &maps[i]) {
+                let size = (sum.len() / inputs, input.len() / inputs, inputs);
+                let (left, right) = (Matrix::rows(&grad[first..], outputs).t(), Matrix::rows(input, inputs));
+                matmul(size, (1.0, 1.0), left, right, sum, inputs, products);
+            }
+        });
     }
 
     /// Adds the gradients of the norms' weights and biases.
     pub fn norms(&mut self, gradients: [Vec<f32>; 4]) {
-        gradients.into_iter().enumerate().for_each(|(i, gradient)| self.add(i, gradient));
+        gradients.iter().enumerate().for_each(|(i, gradient)| self.add(i, gradient));
     }
 
-    fn add(&mut self, i: usize, gradient: Vec<f32>) {
+    fn add(&mut self, i: usize, gradient: &[f32]) {
         let sum = &mut self.gradients[i];
-        if sum.is_empty() {
-            *sum = gradient;
-        } else {
-            sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
-        }
+        sum.resize(gradient.len(), 0.0);
+        sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
     }
 }
 
