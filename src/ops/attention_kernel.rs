@@ -196,7 +196,7 @@ impl<'a> Head<'a> {
             unsafe {
                 let out = out.add(first * stride);
                 let size = (rows, last, c);
-                multiply(size, (0.0, 1.0), weights, self.rows(self.v), out, stride, Parallelism::None);
+                multiply(size, (0.0, 1.0), weights, self.rows(self.v).into(), out, stride, Parallelism::None);
                 for (i, norm) in norms.iter().enumerate() {
                     let row = std::slice::from_raw_parts_mut(out.add(i * stride), c);
                     row.iter_mut().for_each(|x| *x *= norm);
@@ -237,9 +237,9 @@ impl<'a> Head<'a> {
             // SAFETY: the caller's promise; the products above have checked how far the operands reach.
             unsafe {
                 let [d_q, d_k, d_v] = [out.add(first * stride), out.add(c), out.add(2 * c)];
-                multiply((last, rows, c), (keep, 1.0), w.t(), g, d_v, stride, Parallelism::None);
-                multiply((rows, last, c), (0.0, scale), s, k, d_q, stride, Parallelism::None);
-                multiply((last, rows, c), (keep, scale), s.t(), q, d_k, stride, Parallelism::None);
+                multiply((last, rows, c), (keep, 1.0), w.t(), g.into(), d_v, stride, Parallelism::None);
+                multiply((rows, last, c), (0.0, scale), s, k.into(), d_q, stride, Parallelism::None);
+                multiply((last, rows, c), (keep, scale), s.t(), q.into(), d_k, stride, Parallelism::None);
             }
         }
     }

@@ -8,9 +8,10 @@ use rayon::prelude::*;
 
 use super::attention_kernel::Sizes;
 use super::field::Setting;
-use super::kernel::{self, GRAIN, Matrix, matmul, with_all};
+use super::kernel::{self, GRAIN, Matrix, Split, split, with_all};
 use super::layer_norm::forward_rows;
-use super::sequences::Sequences;
+use super::linear::Map;
+use super::sequences::{Sequences, inside, rows_together};
 
 /// The weights of one layer: weight and bias of the two norms; of the packed projection, the attention's output and the
 /// MLP's two maps the weight (O, I) and the bias (O) where there is one.
@@ -48,14 +49,38 @@ pub fn frozen(
     let mut out = x.flatten_all()?.to_vec1::<f32>()?;
     with_all(&tensors, |slices| {
         let mut slices = slices.iter().copied();
-        let chain: Vec<View<'_>> = layers.iter().filter_map(|layer| layer.view(&mut slices)).collect();
+        let mut chain: Vec<View<'_>> = layers.iter().filter_map(|layer| layer.view(&mut slices)).collect();
         let sequences = Sequences { batch, tokens };
-        let run = Run { sizes, setting, parallel, products: sequences.products() };
-        out.par_chunks_mut(sequences.rows() * width).try_for_each_init(Buffers::default, |buffers, x| {
-            chain.iter().try_for_each(|layer| run.layer(layer, x, buffers))
+        let splits = splits(&chain, sequences.tasks());
+        for (layer, splits) in chain.iter_mut().zip(&splits) {
+            layer.maps.iter_mut().zip(splits).for_each(|(map, split)| map.split = split.as_ref());
+        }
+        // Tasks that go through a layer one after the other find its weights in the cache.
+        let together = (sequences.tasks() / rayon::current_num_threads()).clamp(1, TOGETHER);
+        let run = Run { sizes, setting, parallel, products: inside(sequences.tasks().div_ceil(together)) };
+        let task = sequences.rows() * width;
+        out.par_chunks_mut(task * together).try_for_each_init(Buffers::default, |buffers, tasks| {
+            let mut layer = |layer| tasks.chunks_mut(task).try_for_each(|x| run.layer(layer, x, buffers));
+            chain.iter().try_for_each(&mut layer)
         })
     })?;
     Tensor::from_vec(out, x.shape(), x.device()).map(Some)
+}
+
+/// Most tasks that go through a layer one after the other.
+const TOGETHER: usize = 4;
+/// Bytes that split weights may take.
+const SPLIT_BYTES: usize = 256 << 20;
+
+/// The transposed weights of every layer's maps split for the tile unit, where tasks share them and they are not too large;
+/// each f32 becomes three bf16.
+fn splits(chain: &[View<'_>], tasks: usize) -> Vec<[Option<Split>; 4]> {
+    let elements: usize = chain.iter().flat_map(|layer| &layer.maps).map(|map| map.weight.len()).sum();
+    if tasks < 2 || 6 * elements > SPLIT_BYTES {
+        return Vec::new();
+    }
+    let split = |map: &Map<'_>| split((map.inputs, map.outputs), Matrix::rows(map.weight, map.inputs).t());
+    chain.par_iter().map(|layer| layer.maps.each_ref().map(split)).collect()
 }
 
 impl<'a> LayerWeights<'a> {
@@ -75,7 +100,8 @@ impl<'a> LayerWeights<'a> {
         let norms = [[slices.next()?, slices.next()?], [slices.next()?, slices.next()?]];
         let mut map = |(weight, bias): (&Tensor, Option<&Tensor>)| {
             let (outputs, inputs) = weight.dims2().ok()?;
-            Some(Map { weight: slices.next()?, bias: bias.and_then(|_| slices.next()), outputs, inputs })
+            let (weight, bias) = (slices.next()?, bias.and_then(|_| slices.next()));
+            Some(Map { weight, split: None, bias, outputs, inputs })
         };
         let [qkv, dense, up, down] = self.maps;
         Some(View { norms, maps: [map(qkv)?, map(dense)?, map(up)?, map(down)?] })
@@ -89,13 +115,6 @@ struct View<'a> {
     maps: [Map<'a>; 4],
 }
 
-struct Map<'a> {
-    weight: &'a [f32],
-    bias: Option<&'a [f32]>,
-    outputs: usize,
-    inputs: usize,
-}
-
 /// What the layers of a task write to, again and again. R: its rows.
 #[derive(Default)]
 struct Buffers {
@@ -107,7 +126,7 @@ struct Buffers {
     mixed: Vec<f32>,
     /// (H·R).
     log_sums: Vec<f32>,
-    /// (R, I).
+    /// (R', I) with as many rows R' as go through the MLP together.
     hidden: Vec<f32>,
 }
 
@@ -125,26 +144,31 @@ impl Run<'_> {
         let Buffers { normal, packed, mixed, log_sums, hidden } = buffers;
         let [qkv, dense, up, down] = &layer.maps;
         let rows = x.len() / qkv.inputs;
+        let together = rows_together(up.outputs).min(rows);
         normal.resize(x.len(), 0.0);
         packed.resize(rows * qkv.outputs, 0.0);
         mixed.resize(rows * dense.inputs, 0.0);
         log_sums.resize(rows * self.sizes.heads, 0.0);
-        hidden.resize(rows * up.outputs, 0.0);
+        hidden.resize(together * up.outputs, 0.0);
 
         self.norm(layer.norms[0], x, normal);
-        self.map(qkv, normal, packed);
+        qkv.onto(0.0, normal, packed, self.products);
         self.sizes.turn(packed, &self.setting.rotary, 1.0)?;
         self.sizes.attend_into(packed, log_sums, mixed);
         if self.parallel {
             self.norm(layer.norms[1], x, normal);
-            self.add(dense, mixed, x);
+            dense.onto(1.0, mixed, x, self.products);
         } else {
-            self.add(dense, mixed, x);
+            dense.onto(1.0, mixed, x, self.products);
             self.norm(layer.norms[1], x, normal);
         }
-        self.map(up, normal, hidden);
-        self.setting.activation.in_place(hidden);
-        self.add(down, hidden, x);
+        let block = together * up.inputs;
+        for (normal, x) in normal.chunks(block).zip(x.chunks_mut(block)) {
+            let hidden = &mut hidden[..normal.len() / up.inputs * up.outputs];
+            up.onto(0.0, normal, hidden, self.products);
+            self.setting.activation.in_place(hidden);
+            down.onto(1.0, hidden, x, self.products);
+        }
         Ok(())
     }
 
@@ -153,29 +177,6 @@ impl Run<'_> {
         let eps = self.setting.eps as f32;
         let blocks = y.par_chunks_mut(block).zip(x.par_chunks(block));
         blocks.for_each(|(y, x)| forward_rows(x, weight, bias, eps, y));
-    }
-
-    /// `y = x·Wᵀ + b`.
-    fn map(&self, map: &Map<'_>, x: &[f32], y: &mut [f32]) {
-        if let Some(bias) = map.bias {
-            y.chunks_exact_mut(map.outputs).for_each(|row| row.copy_from_slice(bias));
-        }
-        self.product(map, if map.bias.is_some() { 1.0 } else { 0.0 }, x, y);
-    }
-
-    /// `y += x·Wᵀ + b`.
-    fn add(&self, map: &Map<'_>, x: &[f32], y: &mut [f32]) {
-        if let Some(bias) = map.bias {
-            let rows = y.chunks_exact_mut(map.outputs);
-            rows.for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
-        }
-        self.product(map, 1.0, x, y);
-    }
-
-    fn product(&self, map: &Map<'_>, keep: f32, x: &[f32], y: &mut [f32]) {
-        let size = (x.len() / map.inputs, map.inputs, map.outputs);
-        let (x, weight) = (Matrix::rows(x, map.inputs), Matrix::rows(map.weight, map.inputs).t());
-        matmul(size, (keep, 1.0), x, weight, y, map.outputs, self.products);
     }
 }
 

@@ -142,6 +142,37 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// The right operand of a product, and what is added to each row of the result.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    pub matrix: Matrix<'a>,
+    /// The same matrix split for the tile unit, where it was.
+    pub split: Option<&'a Split>,
+    /// One for each column.
+    pub bias: Option<&'a [f32]>,
+}
+
+impl<'a> From<Matrix<'a>> for Right<'a> {
+    fn from(matrix: Matrix<'a>) -> Self {
+        Self { matrix, split: None, bias: None }
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use super::amx::Split;
+
+/// There is no tile unit.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+pub(crate) enum Split {}
+
+/// Splits `b` (k, n) for the tile unit, where that pays for many products with it.
+pub(crate) fn split(_size: (usize, usize), _b: Matrix<'_>) -> Option<Split> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return super::amx::split(_size, _b);
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    None
+}
+
 /// `out = keep·out + scale·a·b` with `a` (m, k), `b` (k, n) and `out` (m, n) in rows `out_stride` apart.
 pub(crate) fn matmul(
     size: Size,
@@ -152,17 +183,35 @@ pub(crate) fn matmul(
     out_stride: usize,
     parallelism: Parallelism,
 ) {
+    product_into(size, factors, a, b.into(), out, out_stride, parallelism);
+}
+
+/// [`matmul`] with a bias that is added, and a right operand that may be split already.
+pub(crate) fn product_into(
+    size: Size,
+    factors: (f32, f32),
+    a: Matrix<'_>,
+    b: Right<'_>,
+    out: &mut [f32],
+    out_stride: usize,
+    parallelism: Parallelism,
+) {
     check_operands(size, &a, &b);
     check_result(size, out, out_stride);
     // SAFETY: the three have the sizes given.
     unsafe { multiply(size, factors, a, b, out.as_mut_ptr(), out_stride, parallelism) }
 }
 
-/// `a·b` with `a` (m, k) and `b` (k, n).
-pub(crate) fn product(size: Size, a: Matrix<'_>, b: Matrix<'_>, parallelism: Parallelism) -> Vec<f32> {
-    let (m, k, n) = size;
+/// `a·b` with `a` (m, k) and `b` (k, n), and the bias where there is one.
+pub(crate) fn product<'a>(
+    size: Size,
+    a: Matrix<'_>,
+    b: impl Into<Right<'a>>,
+    parallelism: Parallelism,
+) -> Vec<f32> {
+    let ((m, k, n), b) = (size, b.into());
     if k == 0 {
-        return vec![0.0; m * n];
+        return b.bias.map_or_else(|| vec![0.0; m * n], |bias| bias.repeat(m));
     }
     check_operands(size, &a, &b);
     // Memory that is written whole need not be zeroed before.
@@ -186,7 +235,7 @@ pub(crate) fn vector_matmul(
     out_stride: usize,
     parallelism: Parallelism,
 ) {
-    check_operands(size, &a, &b);
+    check_operands(size, &a, &b.into());
     check_result(size, out, out_stride);
     // SAFETY: the three have the sizes given.
     unsafe { vector_multiply(size, factors, a, b, out.as_mut_ptr(), out_stride, parallelism) }
@@ -195,9 +244,10 @@ pub(crate) fn vector_matmul(
 /// (m, k, n) of a product (m, k) by (k, n).
 pub(crate) type Size = (usize, usize, usize);
 
-fn check_operands((m, k, n): Size, a: &Matrix<'_>, b: &Matrix<'_>) {
+fn check_operands((m, k, n): Size, a: &Matrix<'_>, b: &Right<'_>) {
     assert!(a.data.len() >= a.reach(m, k), "matmul: left operand too short");
-    assert!(b.data.len() >= b.reach(k, n), "matmul: right operand too short");
+    assert!(b.matrix.data.len() >= b.matrix.reach(k, n), "matmul: right operand too short");
+    assert!(b.bias.is_none_or(|bias| bias.len() == n), "matmul: a bias for every column");
 }
 
 fn check_result((m, _, n): Size, out: &[f32], out_stride: usize) {
@@ -205,15 +255,15 @@ fn check_result((m, _, n): Size, out: &[f32], out_stride: usize) {
     assert!(fits && out_stride >= n, "matmul: result too short");
 }
 
-/// [`matmul`] without checks.
+/// [`product_into`] without checks.
 ///
 /// # Safety
 /// `a`, `b` and `out` reach over the sizes given; `out` need not be initialised where `keep` is 0.
 pub(crate) unsafe fn multiply(
     (m, k, n): Size,
-    factors: (f32, f32),
+    (keep, scale): (f32, f32),
     a: Matrix<'_>,
-    b: Matrix<'_>,
+    b: Right<'_>,
     out: *mut f32,
     out_stride: usize,
     parallelism: Parallelism,
@@ -222,11 +272,33 @@ pub(crate) unsafe fn multiply(
     if super::amx::applies((m, k, n), &a, &b) {
         let parallel = !matches!(parallelism, Parallelism::None);
         // SAFETY: the caller's promise, and the unit is there.
-        unsafe { super::amx::matmul((m, k, n), factors, a, b, out, out_stride, parallel) };
+        unsafe { super::amx::matmul((m, k, n), (keep, scale), a, b, (out, out_stride), parallel) };
         return;
     }
     // SAFETY: the caller's promise.
-    unsafe { vector_multiply((m, k, n), factors, a, b, out, out_stride, parallelism) }
+    unsafe {
+        let keep = match b.bias {
+            Some(bias) => {
+                let (parallel, place) = (!matches!(parallelism, Parallelism::None), Shared(out));
+                let row = |row: usize| begin(place.at(row * out_stride), keep, bias);
+                if parallel { (0..m).into_par_iter().for_each(row) } else { (0..m).for_each(row) }
+                1.0
+            }
+            None => keep,
+        };
+        vector_multiply((m, k, n), (keep, scale), a, b.matrix, out, out_stride, parallelism);
+    }
+}
+
+/// `out = keep·out + bias`.
+///
+/// # Safety
+/// `out` has room for the bias; it need not be initialised where `keep` is 0.
+unsafe fn begin(out: *mut f32, keep: f32, bias: &[f32]) {
+    for (i, bias) in bias.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { out.add(i).write(if keep == 0.0 { *bias } else { keep * out.add(i).read() + bias }) };
+    }
 }
 
 /// # Safety

@@ -31,10 +31,27 @@ impl Sequences {
         self.of_a_task() * self.tokens
     }
 
+    /// Number of tasks.
+    pub fn tasks(self) -> usize {
+        self.batch.div_ceil(self.of_a_task())
+    }
+
     /// How products inside a task are shared out.
     pub fn products(self) -> Parallelism {
-        inside(self.batch.div_ceil(self.of_a_task()))
+        inside(self.tasks())
     }
+}
+
+/// Elements of a hidden layer that stay in the cache of one core beside the weights.
+const HIDDEN: usize = 64 * 1024;
+/// Fewest rows that go through an MLP together.
+const FEWEST_ROWS: usize = 64;
+
+/// Rows that go through an MLP of this hidden width together, so that hidden values are used where they were made; all
+/// rows of a task where the weights do not fit the cache anyway.
+pub(super) fn rows_together(hidden: usize) -> usize {
+    let rows = HIDDEN / hidden.max(1);
+    if rows >= FEWEST_ROWS { rows } else { usize::MAX / hidden.max(1) }
 }
 
 /// How work inside each of so many tasks is shared out: not at all where the tasks alone keep all threads busy.
@@ -57,6 +74,12 @@ mod tests {
         assert_eq!([of_a_task(8, 256), of_a_task(8, 300), of_a_task(8, 1)], [1, 1, 8]);
         assert_eq!([of_a_task(64, 32), of_a_task(3, 100)], [8, 2]);
         assert_eq!(Sequences { batch: 64, tokens: 32 }.rows(), 256);
+    }
+
+    #[test]
+    fn hidden_values_fit_the_cache_or_are_not_split_up() {
+        assert_eq!([rows_together(512), rows_together(1024)], [128, 64]);
+        assert!(rows_together(2048) > 1 << 40);
     }
 
     #[test]

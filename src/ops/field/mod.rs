@@ -17,16 +17,17 @@ use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::attention_kernel::Sizes;
 use super::kernel::{self, elements, with_elements};
-use super::sequences::Sequences;
+use super::sequences::{Sequences, inside};
 use super::{Activation, Rotary};
 use modulation::Modulation;
-use task::{Slopes, Task};
+use task::Task;
 pub use weights::Weights;
-use weights::{Gathered, View};
+use weights::{Gathered, Gradients, Splits, View};
 
 /// What every evaluation of a field shares.
 #[derive(Clone)]
@@ -127,12 +128,12 @@ impl Evaluation {
         self.weights.read(|weights| {
             let modulation = Modulation::new(projection, weights.norms(), &self.factors);
             let (sequences, block) = self.sequences(x);
+            let splits = weights.splits(sequences.tasks(), true);
+            let layer = (&weights, &splits, sequences.products());
             let mut u = Vec::with_capacity(x.len());
             let blocks = u.spare_capacity_mut()[..x.len()].par_chunks_mut(block).zip(x.par_chunks(block));
             let one = |(i, (u, x)): (usize, (&mut [MaybeUninit<f32>], &[f32]))| {
-                let task = self.task(&weights, sequences, modulation.of_task(i, sequences.of_a_task()));
-                let saved = task.forward(x, u)?;
-                Ok(self.keep.then_some(saved))
+                self.task(layer, modulation.of_task(i, sequences.of_a_task())).forward(x, u)
             };
             let tasks: Vec<_> = blocks.enumerate().map(one).collect::<Result<_>>()?;
             // SAFETY: the tasks have written every element.
@@ -150,22 +151,30 @@ impl Evaluation {
     ) -> Result<(Vec<f32>, Vec<f32>)> {
         self.weights.read(|weights| {
             let (sequences, block) = self.sequences(x);
+            let splits = weights.splits(sequences.tasks(), false);
+            let count = weights.lanes(tasks.len());
+            let in_a_lane = tasks.len().div_ceil(count);
+            let layer = (&weights, &splits, inside(count));
             let mut dx = Vec::with_capacity(x.len());
-            let blocks = dx.spare_capacity_mut()[..x.len()].par_chunks_mut(block);
-            let inputs = x.par_chunks(block).zip(grad.par_chunks(block)).zip(tasks);
-            let one = |(i, (dx, ((x, grad), saved))): (usize, Inputs<'_>)| {
-                let task = self.task(&weights, sequences, modulation.of_task(i, sequences.of_a_task()));
-                task.backward((x, grad), saved, dx)
+            let places = dx.spare_capacity_mut()[..x.len()].par_chunks_mut(block * in_a_lane);
+            let lanes = gathered.lanes(count).par_iter_mut().zip(grouped(tasks, in_a_lane));
+            // A lane takes its tasks one after the other, so that its sums are formed in their order.
+            let one = |(lane, (dx, (gradients, tasks))): (usize, Lane<'_>)| {
+                let tasks = tasks.into_iter().zip(dx.chunks_mut(block)).enumerate();
+                let one = |(i, (saved, dx)): (usize, (task::Saved, &mut [MaybeUninit<f32>]))| {
+                    let i = lane * in_a_lane + i;
+                    let task = self.task(layer, modulation.of_task(i, sequences.of_a_task()));
+                    let (x, grad) = (&x[i * block..][..dx.len()], &grad[i * block..][..dx.len()]);
+                    task.backward((x, grad), saved, gradients, dx)
+                };
+                tasks.map(one).collect::<Result<Vec<_>>>()
             };
-            let slopes: Vec<Slopes> = blocks.zip(inputs).enumerate().map(one).collect::<Result<_>>()?;
+            let slopes: Vec<Vec<Modulation>> = places.zip(lanes).enumerate().map(one).collect::<Result<_>>()?;
             // SAFETY: the tasks have written every element.
             unsafe { dx.set_len(x.len()) };
-            let (rows, maps): (Vec<_>, Vec<_>) =
-                slopes.into_iter().map(|Slopes { modulation, maps }| (modulation, maps)).unzip();
-            let rows = Modulation::gather(rows, modulation.groups());
-            let (d_projection, d_norms) = rows.backward(projection, weights.norms(), &self.factors);
-            gathered.norms(d_norms);
-            gathered.maps(&weights, &maps);
+            let slopes = Modulation::gather(slopes.into_iter().flatten().collect(), modulation.groups());
+            let (d_projection, d_norms) = slopes.backward(projection, weights.norms(), &self.factors);
+            gathered.lanes(1)[0].norms(d_norms);
             Ok((dx, d_projection))
         })
     }
@@ -177,15 +186,29 @@ impl Evaluation {
         (sequences, sequences.rows() * self.width)
     }
 
-    fn task<'a>(&'a self, weights: &'a View<'a>, sequences: Sequences, modulation: Modulation) -> Task<'a> {
-        let Self { sizes, eps, activation, on_x, .. } = *self;
-        let (rotary, products) = (&self.rotary, sequences.products());
-        Task { weights, modulation, rotary, sizes, eps, activation, on_x, products }
+    fn task<'a>(
+        &'a self,
+        (weights, splits, products): (&'a View<'a>, &'a Splits, Parallelism),
+        modulation: Modulation,
+    ) -> Task<'a> {
+        let Self { sizes, eps, activation, on_x, keep, .. } = *self;
+        let rotary = &self.rotary;
+        Task { weights, splits, modulation, rotary, sizes, eps, activation, on_x, keep, products }
     }
 }
 
-/// Where a task of the backward writes, its rows of x and of the result's slope, and what the forward left behind.
-type Inputs<'a> = (&'a mut [MaybeUninit<f32>], ((&'a [f32], &'a [f32]), task::Saved));
+/// Where a lane of the backward writes the slope of x, where it sums gradients, and what the forward left behind.
+type Lane<'a> = (&'a mut [MaybeUninit<f32>], (&'a mut Gradients, Vec<task::Saved>));
+
+/// The items in groups of so many, in their order.
+fn grouped<T>(items: Vec<T>, size: usize) -> Vec<Vec<T>> {
+    let mut items = items.into_iter().peekable();
+    let mut groups = Vec::new();
+    while items.peek().is_some() {
+        groups.push(items.by_ref().take(size).collect());
+    }
+    groups
+}
 
 impl CustomOp3 for Evaluation {
     fn name(&self) -> &'static str {

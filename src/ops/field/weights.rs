@@ -12,10 +12,9 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shap
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::super::kernel::{self, Matrix, matmul, product, with_all};
-use super::super::sequences::inside;
+use super::super::kernel::{self, GRAIN, Matrix, Right, Split, matmul, product, split, with_all};
+use super::super::linear::Map;
 use super::modulation::Norms;
-use super::task::MapSlope;
 
 /// The weights of a layer, and the sum of their gradients during a backward pass. Clones share both.
 #[derive(Clone)]
@@ -35,17 +34,6 @@ pub(super) struct Part {
     pub inputs: usize,
     weight: usize,
     bias: Option<usize>,
-}
-
-/// Fewest rows of a weight's gradient that one task makes.
-const FEWEST_ROWS: usize = 64;
-
-impl Part {
-    /// Rows of a block of the weight's gradient, so that blocks of all maps are of about one size.
-    fn rows_of_a_block(self) -> usize {
-        let side = self.outputs.min(self.inputs);
-        (side * side / self.inputs).max(FEWEST_ROWS).min(self.outputs)
-    }
 }
 
 impl Weights {
@@ -102,7 +90,8 @@ impl Weights {
         gathered.unwrap_or_else(|| Gathered {
             evaluations: 0,
             wanted: self.token.track_op(),
-            gradients: vec![Vec::new(); self.tensors.len()],
+            tensors: self.tensors.len(),
+            lanes: Vec::new(),
         })
     }
 
@@ -132,61 +121,117 @@ impl<'a> View<'a> {
         std::array::from_fn(|i| self.slices[i])
     }
 
-    pub fn weight(&self, i: usize) -> &'a [f32] {
-        self.slices[self.parts[i].weight]
-    }
-
-    pub fn bias(&self, i: usize) -> Option<&'a [f32]> {
-        self.parts[i].bias.map(|bias| self.slices[bias])
+    /// Map i.
+    pub fn map<'s>(&'s self, i: usize, splits: &'s Splits) -> Map<'s> {
+        let Part { outputs, inputs, weight, bias } = self.parts[i];
+        let bias = bias.map(|bias| self.slices[bias]);
+        Map { weight: self.slices[weight], split: splits[i].as_ref(), bias, outputs, inputs }
     }
 
     /// `grad·W` of map i.
-    pub fn input_slope(&self, i: usize, grad: &[f32], products: Parallelism) -> Vec<f32> {
-        let Part { outputs, inputs, .. } = self.parts[i];
+    pub fn input_slope(&self, i: usize, splits: &Splits, grad: &[f32], products: Parallelism) -> Vec<f32> {
+        let Part { outputs, inputs, weight, .. } = self.parts[i];
         let size = (grad.len() / outputs, outputs, inputs);
-        product(size, Matrix::rows(grad, outputs), Matrix::rows(self.weight(i), inputs), products)
+        let matrix = Matrix::rows(self.slices[weight], inputs);
+        let right = Right { matrix, split: splits[i].as_ref(), bias: None };
+        product(size, Matrix::rows(grad, outputs), right, products)
+    }
+
+    /// How many sums of gradients so many tasks make side by side; it depends on the shapes alone.
+    pub fn lanes(&self, tasks: usize) -> usize {
+        let elements: usize = self.parts.iter().map(|part| part.outputs * part.inputs).sum();
+        let lanes = (LANE_BYTES / (size_of::<f32>() * elements)).clamp(1, MOST_LANES);
+        tasks.div_ceil(tasks.div_ceil(lanes))
+    }
+
+    /// The weights split for the tile unit, transposed as the forward reads them or as they are, where tasks share them.
+    pub fn splits(&self, tasks: usize, transposed: bool) -> Splits {
+        self.parts.map(|Part { outputs, inputs, weight, .. }| {
+            let matrix = Matrix::rows(self.slices[weight], inputs);
+            match (tasks > 1, transposed) {
+                (false, _) => None,
+                (true, true) => split((inputs, outputs), matrix.t()),
+                (true, false) => split((outputs, inputs), matrix),
+            }
+        })
     }
 }
 
-/// Sums of gradients, in the order of the weights.
+/// The four maps' weights split for the tile unit, those that were.
+pub(super) type Splits = [Option<Split>; 4];
+
+/// Most sums of a weight's gradient that are made side by side.
+const MOST_LANES: usize = 8;
+/// Bytes that the sums may take together, if there are several.
+const LANE_BYTES: usize = 64 << 20;
+
+/// What a backward pass has gathered: sums of gradients made side by side, each by one task at a time.
 pub(super) struct Gathered {
     evaluations: usize,
     /// Whether anyone wants them.
     wanted: bool,
-    /// Empty where nothing was added yet.
-    gradients: Vec<Vec<f32>>,
+    /// Number of weights.
+    tensors: usize,
+    lanes: Vec<Gradients>,
 }
 
 impl Gathered {
-    /// Adds `Σ gradᵀ·input`, the gradients of the maps' weights, and those of their biases. The sums over the tasks of the
-    /// backward are formed in the tasks' order, by threads that share out the rows of the weights.
-    pub fn maps(&mut self, weights: &View<'_>, tasks: &[[MapSlope; 4]]) {
+    /// So many sums.
+    pub fn lanes(&mut self, count: usize) -> &mut [Gradients] {
+        let (wanted, tensors) = (self.wanted, self.tensors);
+        let empty = || Gradients { wanted, sums: vec![Vec::new(); tensors] };
+        self.lanes.resize_with(count.max(self.lanes.len()), empty);
+        &mut self.lanes[..count]
+    }
+
+    /// Takes the sums of one weight out, added in their order.
+    fn take(&mut self, index: usize) -> Vec<f32> {
+        let mut lanes = self.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.sums[index]));
+        let mut total = lanes.next().unwrap_or_default();
+        for sum in lanes {
+            total.resize(total.len().max(sum.len()), 0.0);
+            let blocks = total.par_chunks_mut(GRAIN).zip(sum.par_chunks(GRAIN));
+            blocks.for_each(|(total, sum)| total.iter_mut().zip(sum).for_each(|(t, x)| *t += x));
+        }
+        total
+    }
+}
+
+/// Sums of gradients, in the order of the weights.
+pub(super) struct Gradients {
+    wanted: bool,
+    /// Empty where nothing was added yet.
+    sums: Vec<Vec<f32>>,
+}
+
+impl Gradients {
+    /// Adds `gradᵀ·input`, the gradient of map i's weight.
+    pub fn weight(
+        &mut self,
+        weights: &View<'_>,
+        i: usize,
+        (input, grad): (&[f32], &[f32]),
+        products: Parallelism,
+    ) {
         if !self.wanted {
             return;
         }
-        for (i, part) in weights.parts.iter().enumerate() {
-            if let Some(bias) = part.bias {
-                tasks.iter().for_each(|maps| self.add(bias, &maps[i].sums));
-            }
-            let sum = &mut self.gradients[part.weight];
-            sum.resize(part.outputs * part.inputs, 0.0);
+        let Part { outputs, inputs, weight, .. } = weights.parts[i];
+        let size = (outputs, input.len() / inputs, inputs);
+        let (left, right) = (Matrix::rows(grad, outputs).t(), Matrix::rows(input, inputs));
+        let sum = &mut self.sums[weight];
+        if sum.is_empty() {
+            *sum = product(size, left, right, products);
+        } else {
+            matmul(size, (1.0, 1.0), left, right, sum, inputs, products);
         }
-        let mut blocks = Vec::new();
-        for (index, sum) in self.gradients.iter_mut().enumerate() {
-            let Some(i) = weights.parts.iter().position(|part| part.weight == index) else { continue };
-            let rows = weights.parts[i].rows_of_a_block();
-            let sums = sum.chunks_mut(rows * weights.parts[i].inputs).enumerate();
-            blocks.extend(sums.map(|(block, sum)| (i, block * rows, sum)));
+    }
+
+    /// Adds the gradient of map i's bias, where it has one.
+    pub fn bias(&mut self, weights: &View<'_>, i: usize, gradient: &[f32]) {
+        if let Some(bias) = weights.parts[i].bias {
+            self.add(bias, gradient);
         }
-        let products = inside(blocks.len());
-        blocks.into_par_iter().with_max_len(1).for_each(|(i, first, sum)| {
-            let Part { outputs, inputs, .. } = weights.parts[i];
-            for MapSlope { input, grad, .. } in tasks.iter().map(|maps| &maps[i]) {
-                let size = (sum.len() / inputs, input.len() / inputs, inputs);
-                let (left, right) = (Matrix::rows(&grad[first..], outputs).t(), Matrix::rows(input, inputs));
-                matmul(size, (1.0, 1.0), left, right, sum, inputs, products);
-            }
-        });
     }
 
     /// Adds the gradients of the norms' weights and biases.
@@ -195,7 +240,7 @@ impl Gathered {
     }
 
     fn add(&mut self, i: usize, gradient: &[f32]) {
-        let sum = &mut self.gradients[i];
+        let sum = &mut self.sums[i];
         sum.resize(gradient.len(), 0.0);
         sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
     }
@@ -237,7 +282,7 @@ impl HandOn {
                 )
             }
         };
-        let sum = std::mem::take(&mut gathered.gradients[self.index]);
+        let sum = gathered.take(self.index);
         if last {
             passes.remove(&thread);
         }
