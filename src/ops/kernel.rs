@@ -281,7 +281,11 @@ pub(crate) unsafe fn multiply(
             Some(bias) => {
                 let (parallel, place) = (!matches!(parallelism, Parallelism::None), Shared(out));
                 let row = |row: usize| begin(place.at(row * out_stride), keep, bias);
-                if parallel { (0..m).into_par_iter().for_each(row) } else { (0..m).for_each(row) }
+                if parallel {
+                    (0..m).into_par_iter().for_each(row)
+                } else {
+                    (0..m).for_each(row)
+                }
                 1.0
             }
             None => keep,
@@ -372,7 +376,15 @@ pub(crate) fn lane_max(x: &[f32]) -> f32 {
     for block in blocks {
         lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = larger(*m, x));
     }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| larger(m, x))
+    rest.iter().fold(fold(lanes, larger), |m, &x| larger(m, x))
+}
+
+/// Folds the lanes, in four columns first, which become one vector register.
+#[inline(always)]
+fn fold(lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let column = |i: usize| f(f(lanes[i], lanes[i + 4]), f(lanes[i + 8], lanes[i + 12]));
+    let columns: [f32; 4] = std::array::from_fn(column);
+    f(f(columns[0], columns[1]), f(columns[2], columns[3]))
 }
 
 /// Sums of the columns of rows of `width`.

@@ -169,7 +169,8 @@ impl Evaluation {
                 };
                 tasks.map(one).collect::<Result<Vec<_>>>()
             };
-            let slopes: Vec<Vec<Modulation>> = places.zip(lanes).enumerate().map(one).collect::<Result<_>>()?;
+            let slopes: Vec<Vec<Modulation>> =
+                places.zip(lanes).enumerate().map(one).collect::<Result<_>>()?;
             // SAFETY: the tasks have written every element.
             unsafe { dx.set_len(x.len()) };
             let slopes = Modulation::gather(slopes.into_iter().flatten().collect(), modulation.groups());
