@@ -13,6 +13,7 @@ pub mod adamw;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 pub mod attention;
+mod attention_cached;
 mod attention_kernel;
 #[cfg(test)]
 pub(crate) mod check;
