@@ -150,11 +150,11 @@ for _, part in ipairs(parts) do
   end
   local short = lft.rivals.replace_me(teacher, {block = part.block, data = train})
   note(new_row(part, "ReplaceMe", removed, skip_params(removed), 0, "rival"), "no flow",
-    own:evaluate(function(x0) return short:run(x0, m, m + 1) end))
+    own:evaluate(function(x0) return short:run(x0:to{dtype = options.dtype}, m, m + 1) end))
   local left_out = table.move(influence, 1, removed, 1, {})
   local pruned = teacher:without(left_out)
   note(new_row(part, "ShortGPT", removed, skip_params(removed), 0, "rival"), "no flow",
-    whole:evaluate(function(x0) return pruned:run(x0, 0, layers - removed) end))
+    whole:evaluate(function(x0) return pruned:run(x0:to{dtype = options.dtype}, 0, layers - removed) end))
   -- The paper holds a quarter against skip-2 and half against skip-3.
   local bar = skips[part.name == "quarter" and 2 or 3]
   for _, row in ipairs(rows) do

@@ -202,6 +202,9 @@ fn attention() -> Result<()> {
         (2, 64, 4, 32, 8),
         (1, 129, 2, 64, 16),
         (2, 300, 2, 64, 64),
+        (2, 7, 3, 64, 16),
+        (3, 191, 2, 64, 0),
+        (1, 385, 40, 64, 16),
         (1, 190, 2, 80, 20),
         (1, 257, 1, 128, 32),
         (1, 100, 2, 27, 4),
@@ -234,6 +237,23 @@ fn divergences() -> Result<()> {
             agrees(&format!("cross_entropy {what}"), &card, &[logits(3)?], &[dtype], |v| {
                 ops::cross_entropy(&v[0], &targets.to_device(v[0].device())?)
             })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn embedding_gradients() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    for (rows, width, vocabulary) in [(1, 3, 1), (700, 130, 11), (300, 128, 50_304)] {
+        let ids: Vec<u32> = (0..rows as u32).map(|i| i * i * 7919 % vocabulary as u32).collect();
+        let ids = Tensor::from_vec(ids, rows, &Device::Cpu)?;
+        let grad = values(&[rows, width], 1)?.to_dtype(F)?;
+        let expected = ops::embedding_gradient(&ids, &grad, vocabulary)?;
+        for (dtype, limit) in [(F, 1e-5), (B, 1e-2)] {
+            let found = ops::embedding_gradient(&ids, &grad.to_dtype(dtype)?.to_device(&card)?, vocabulary)?;
+            let error = distance(&found, &expected)?;
+            assert!(error < limit, "({rows}, {width}, {vocabulary}) in {dtype:?} off by {error:e}");
         }
     }
     Ok(())
@@ -409,7 +429,8 @@ fn walk(
         var.set(&moved.to_dtype(B)?.to_dtype(F)?.to_device(device)?)?;
     }
     let field = Arc::new(field);
-    let [x0, x1] = [3, 4].map(|seed| random(&[3, 70, 64], seed).and_then(|x| x.to_device(device)));
+    let shape = [3, 70, teacher.config.hidden_size];
+    let [x0, x1] = [3, 4].map(|seed| random(&shape, seed).and_then(|x| x.to_device(device)));
     let times = match field.learned_times(times.len() - 1) {
         Some(times) => times?,
         None => times.iter().map(|t| Tensor::new(*t, device)).collect::<Result<_>>()?,
@@ -457,5 +478,30 @@ fn walks() -> anyhow::Result<()> {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Rows of more elements than most blocks hold, and heads of 64 channels, against the CPU's composition.
+#[test]
+fn wide_walks() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let (hidden_size, num_attention_heads) = (2176, 34);
+    let config = Config {
+        hidden_size,
+        num_attention_heads,
+        intermediate_size: 64,
+        initializer_range: 0.02,
+        ..small()
+    };
+    for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
+        let [there, here] = models(&card, dtype, &config)?;
+        let run = |model| walk(model, Extras::default(), &[&[0.2], &[1.0]], Method::Euler, false);
+        let ((expected, slopes), (found, found_slopes)) = (run(&here)?, run(&there)?);
+        let pairs = slopes.iter().zip(&found_slopes).map(|((name, e), (_, f))| (name.as_str(), f, e));
+        for (name, found, expected) in std::iter::once(("the loss", &found, &expected)).chain(pairs) {
+            let error = distance(found, expected)?;
+            assert!(error <= limit, "{dtype:?}: {name} is off by {error:e}");
+        }
+    }
     Ok(())
 }

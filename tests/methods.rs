@@ -70,11 +70,22 @@ fn recoupling_measures_every_block() {
 
 #[test]
 fn the_papers_table_has_its_methods_and_rivals() {
+    papers_table("f32");
+}
+
+#[test]
+fn the_papers_table_can_be_made_in_bf16() {
+    papers_table("bf16");
+}
+
+fn papers_table(dtype: &str) {
     let runs = tempfile::tempdir().unwrap();
     let markdown = runs.path().join("table.md");
     let arguments = [
         "data/teacher",
         "data/corpus/valid.txt",
+        "--dtype",
+        dtype,
         "--steps",
         "2",
         "--batch",

@@ -6,6 +6,9 @@ It installs nothing; it needs the Python packages torch and transformers, and th
 --lft PATH). Both sides read one model, written to a temporary folder. lft is one process that works on command;
 PyTorch works in this one. They take turns: in every round each works for about --seconds, and the table shows medians
 over the rounds. Training keeps the weights in f32 and multiplies in bf16 on both sides (torch.autocast).
+
+`eager` runs transformers' model, `compiled` the same weights in plain PyTorch (plain.py) under torch.compile, which is
+the faster of the two there.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from torch import nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from flow import VelocityField, matching_loss, walking_loss
+from plain import layers
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -80,34 +84,20 @@ class Torch:
         m, n = map(int, options.block.split(","))
         model = GPTNeoXForCausalLM.from_pretrained(path, dtype=torch.bfloat16, attn_implementation="sdpa").cuda().eval()
         model.requires_grad_(False)
-        self.compile = torch.compile if compiled else lambda f: f
         ids = torch.tensor([[(i * 7919 + j * 104729) % 4000 for j in range(1, options.seq_len + 1)]
                             for i in range(1, options.batch + 1)], device="cuda")
-        trunk, self.options = model.gpt_neox, options
+        self.options = options
+        parts = self.plain(model, m, n) if compiled else self.transformers(model, m, n)
 
-        def part(first, last):
-            """The trunk's layers first..last alone, without the final norm."""
-            short = copy.copy(trunk)
-            short._modules = dict(trunk._modules)
-            short.layers, short.final_layer_norm = trunk.layers[first:last], nn.Identity()
-            return short
-
-        whole, front, middle = part(0, n), part(0, m), part(m, n)
-
-        def boundaries(ids):
-            x0 = front(ids, use_cache=False).last_hidden_state
-            return x0, middle(inputs_embeds=x0, use_cache=False).last_hidden_state
-
+        compile = torch.compile if compiled else lambda function: function
         velocity = VelocityField(model.config).cuda()
         adamw = torch.optim.AdamW(velocity.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-        latents = self.compile(lambda ids: whole(ids, use_cache=False).last_hidden_state)
-        both = self.compile(boundaries)
-        logits = self.compile(lambda ids: model(ids, use_cache=False).logits)
+        latents, both, logits = map(compile, parts)
         with torch.no_grad():
-            x0, x1 = (x.float() for x in boundaries(ids))
+            x0, x1 = (x.float() for x in parts[1](ids))
 
         def training(loss, teacher):
-            objective = self.compile(lambda x0, x1: loss(velocity, x0, x1))
+            objective = compile(lambda x0, x1: loss(velocity, x0, x1))
 
             def work():
                 a, b = x0, x1
@@ -131,6 +121,37 @@ class Torch:
         self.works = {"latents": torch.no_grad()(lambda: latents(ids)), "logits": torch.no_grad()(lambda: logits(ids)),
                       "fm": training(matching_loss, False), "fm_teacher": training(matching_loss, True),
                       "fw": training(walking_loss, False), "fw_teacher": training(walking_loss, True), "generate": generate}
+
+    def transformers(self, model, m, n):
+        """Latents at n, latents at m and n, and logits, each a function of the ids, by transformers."""
+        trunk = model.gpt_neox
+
+        def part(first, last):
+            short = copy.copy(trunk)
+            short._modules = dict(trunk._modules)
+            short.layers, short.final_layer_norm = trunk.layers[first:last], nn.Identity()
+            return short
+
+        whole, front, middle = part(0, n), part(0, m), part(m, n)
+
+        def boundaries(ids):
+            x0 = front(ids, use_cache=False).last_hidden_state
+            return x0, middle(inputs_embeds=x0, use_cache=False).last_hidden_state
+
+        return (lambda ids: whole(ids, use_cache=False).last_hidden_state, boundaries,
+                lambda ids: model(ids, use_cache=False).logits)
+
+    def plain(self, model, m, n):
+        """The same in plain PyTorch."""
+        trunk, total = model.gpt_neox, model.config.num_hidden_layers
+        embed, front, middle, rest = trunk.embed_in, layers(model, 0, m), layers(model, m, n), layers(model, n, total)
+
+        def boundaries(ids):
+            x0 = front(embed(ids))
+            return x0, middle(x0)
+
+        return (lambda ids: middle(front(embed(ids))), boundaries,
+                lambda ids: model.get_output_embeddings()(trunk.final_layer_norm(rest(middle(front(embed(ids)))))))
 
     def run(self, work, count):
         torch.cuda.synchronize()
@@ -157,7 +178,8 @@ def main():
     parser.add_argument("--json", help="also writes the rows to this file")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = True
-    # PyTorch 2.11 fails to compile the walk with this pass: "AssertionError: 1024 v.s. 8192".
+    # PyTorch 2.11 fails to compile the walk with this pass: "AssertionError: 1024 v.s. 8192". It must be off for the whole
+    # process, since backward passes are compiled by another thread.
     if hasattr(torch._inductor.config.triton, "mix_order_reduction"):
         torch._inductor.config.triton.mix_order_reduction = False
     path = random_model(options.weights)

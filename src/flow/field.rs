@@ -4,6 +4,26 @@ use candle_core::{Result, Tensor};
 
 use crate::ops;
 
+/// What an evaluation of a walk is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The latents that it evaluates.
+    Own,
+    /// Those that the evaluation in front of it evaluates.
+    Previous,
+}
+
+/// One evaluation of a walk, of what the one in front of it gives: `base + factor·length⊙u(x, time)`.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// (B) or (1).
+    pub time: Tensor,
+    /// Like the time.
+    pub length: Tensor,
+    pub factor: f64,
+    pub base: Base,
+}
+
 /// A time-dependent vector field `u(x, t)` over latents.
 ///
 /// Implemented by [`VelocityField`](super::VelocityField) and by closures, so that an own field
@@ -36,6 +56,19 @@ pub trait Field {
         c: f64,
     ) -> anyhow::Result<Tensor> {
         sum(base, self.scaled_velocity(x, t, d)?, c)
+    }
+
+    /// The result of the last of these stages, from `x0` on, where the field takes them as one operation; `None` where it
+    /// does not.
+    ///
+    /// # Shapes
+    /// `x0` (B, T, D), result the same.
+    ///
+    /// # Errors
+    /// When memory is short.
+    fn carry(&self, x0: &Tensor, stages: &[Stage]) -> anyhow::Result<Option<Tensor>> {
+        let _ = (x0, stages);
+        Ok(None)
     }
 
     /// Runs `body`, in which the field's parameters do not change, so that what is made of them may be made once, and at

@@ -33,7 +33,7 @@ pub use block::Block;
 pub use distillation::{divergence, language_loss, teacher_logits};
 pub use early_exit::EarlyExit;
 pub use extras::Extras;
-pub use field::Field;
+pub use field::{Base, Field, Stage};
 pub use generate::StudentDecoder;
 pub use init::Init;
 pub use integration::Integration;

@@ -6,10 +6,9 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 
 use super::lowrank::LowRank;
-use super::time::Modulation;
 use crate::ops::Activation;
-pub(super) use crate::ops::cuda::Sum;
-use crate::ops::cuda::{Factors, FieldSetting, Maps, field};
+pub(super) use crate::ops::cuda::{Base, Stage};
+use crate::ops::cuda::{Factors, FieldSetting, Maps, walk};
 use crate::pythia::{Layer, LayerContext};
 
 /// What an evaluation needs of the field's parameters alone, kept between evaluations while they are known not to change.
@@ -39,16 +38,17 @@ impl OnCard {
         *self.kept() = None;
     }
 
-    /// `factor·length⊙u(x) [+ x]`; `updates` are the low-rank updates with their strengths (1, 4·r). `None` where the
-    /// operation does not cover the layer or its operands: weights that differ between examples, for one.
-    pub fn field(
+    /// The end of a walk from x over the stages, whose modulations are the rows of `projection` (S·G, 6·D); `updates` are the
+    /// low-rank updates with their strengths (1, 4·r), the same in all stages. `None` where the operation does not cover the
+    /// layer or its operands: weights that differ between examples, for one.
+    pub fn walk(
         &self,
         (layer, context): (&Layer, &LayerContext),
         updates: Option<(&LowRank, &Tensor)>,
         compute: DType,
         x: &Tensor,
-        modulation: &Modulation,
-        sum: &Sum,
+        projection: &Tensor,
+        stages: &[Stage],
     ) -> Result<Option<Tensor>> {
         let differ = updates.is_some_and(|(_, scales)| scales.dims()[0] > 1);
         if !x.device().is_cuda() || !context.parallel || context.activation != Activation::Gelu || differ {
@@ -62,7 +62,7 @@ impl OnCard {
         };
         let Some(maps) = maps else { return Ok(None) };
         let setting = FieldSetting { rotary: context.rotary.clone(), heads: context.heads, eps: context.eps };
-        Ok(field(&x.contiguous()?, &modulation.projection, &maps, sum, &setting)?)
+        Ok(walk(&x.contiguous()?, &projection.contiguous()?, &maps, stages, &setting)?)
     }
 
     fn gathered(&self, layer: &Layer, low_rank: Option<&LowRank>, compute: DType) -> Result<Gathered> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::{Error, Tensor};
 
-use super::field::sum;
+use super::field::{Stage, sum};
 use super::{Field, VelocityField};
 use crate::ops::Recompute;
 
@@ -63,6 +63,13 @@ impl Field for Evaluation {
         match self {
             Self::Kept(field) => field.advance(base, (x, t), d, c),
             Self::Recomputed(..) => sum(base, self.scaled_velocity(x, t, d)?, c),
+        }
+    }
+
+    fn carry(&self, x0: &Tensor, stages: &[Stage]) -> Result<Option<Tensor>> {
+        match self {
+            Self::Kept(field) => field.carry(x0, stages),
+            Self::Recomputed(..) => Ok(None),
         }
     }
 

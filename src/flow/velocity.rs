@@ -1,5 +1,7 @@
 //! The velocity field: one Pythia layer with time conditioning (paper, section 3; DiT's adaLN-Zero).
 
+#[cfg(feature = "cuda")]
+mod carry;
 mod fold;
 
 use anyhow::{Context, Result, ensure};
@@ -10,13 +12,15 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Block;
 use super::extras::Extras;
+#[cfg(feature = "cuda")]
+use super::field::Stage;
 use super::field::{Field, sum};
 use super::init::{Init, initial};
 use super::learned_times::LearnedTimes;
 use super::lowrank::LowRank;
 use super::moments::Moments;
 #[cfg(feature = "cuda")]
-use super::on_card::{OnCard, Sum};
+use super::on_card::OnCard;
 use super::on_processor::{self, OnProcessor};
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
 use crate::ode;
@@ -330,27 +334,7 @@ impl VelocityField {
         })
     }
 
-    /// The same times `factor`, and added to x if wanted, as one operation.
-    #[cfg(feature = "cuda")]
-    fn on_card(
-        &self,
-        x: &Tensor,
-        conditioned: &Conditioned,
-        length: Option<&Tensor>,
-        (factor, on_x): (f64, bool),
-    ) -> Result<Option<Tensor>> {
-        let updates = self.low_rank.as_ref().zip(conditioned.scales.as_ref());
-        let layer = (&self.layer, &self.context);
-        let plain = &conditioned.modulation;
-        // The operation has no gradient for the length: one that is trained goes into the gates in front of it.
-        let trained =
-            length.filter(|length| length.track_op()).map(|length| plain.lengthened(length)).transpose()?;
-        let length = length.filter(|_| trained.is_none()).cloned();
-        let sum = Sum { length, factor, on_x };
-        self.card.field(layer, updates, self.compute, x, trained.as_ref().unwrap_or(plain), &sum)
-    }
-
-    /// The same on the processor.
+    /// The same times `factor`, and added to x if wanted, as one operation on the processor.
     fn on_processor(
         &self,
         x: &Tensor,
@@ -430,6 +414,11 @@ impl Field for VelocityField {
             Some(part) => Ok((base + part)?),
             None => sum(base, self.whole(x, &conditioned, Some(d))?, c),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn carry(&self, x0: &Tensor, stages: &[Stage]) -> Result<Option<Tensor>> {
+        self.carry_on_card(x0, stages)
     }
 
     fn unchanged(&self, times: &[Tensor], body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use rand::Rng;
 
-use super::field::Field;
+use super::field::{Base, Field, Stage};
 use super::matching::{matching_loss, mean_square};
 use crate::ode::{self, Method};
 
@@ -44,48 +44,55 @@ pub fn equal_times(k: usize, device: &Device) -> Result<Vec<Tensor>> {
 /// # Shapes
 /// `x0` (B, T, D); `times` tensors (B) or (1); result (B, T, D).
 pub fn walk(u: &impl Field, x0: &Tensor, times: &[Tensor], method: Method) -> Result<Tensor> {
-    let steps = times.windows(2).map(|interval| Step::new(&interval[0], &interval[1], method));
-    let steps: Vec<Step> = steps.collect::<Result<_>>()?;
-    let known: Vec<Tensor> =
-        steps.iter().flat_map(|step| std::iter::once(&step.start).chain(&step.middle)).cloned().collect();
+    let Some(stages) = stages(times, method)? else { return walk_by_tableau(u, x0, times, method) };
+    if let Some(end) = u.carry(x0, &stages)? {
+        return Ok(end);
+    }
+    let known: Vec<Tensor> = stages.iter().map(|stage| stage.time.clone()).collect();
     u.unchanged(&known, || {
-        let mut x = x0.clone();
-        for Step { start, length, middle } in &steps {
-            let advance = |base: &Tensor, x: &Tensor, t: &Tensor, c: f64| {
-                ode::evaluation(|| u.advance(base, (x, t), length, c))
+        let (mut x, mut previous) = (x0.clone(), None);
+        for Stage { time, length, factor, base } in &stages {
+            let base = match (base, previous) {
+                (Base::Previous, Some(previous)) => previous,
+                _ => x.clone(),
             };
-            x = match (method, middle) {
-                (Method::Euler, _) => advance(&x, &x, start, 1.0)?,
-                // Paper, eq. 5.
-                (Method::Midpoint, Some(middle)) => {
-                    let halfway = advance(&x, &x, start, 0.5)?;
-                    advance(&x, &halfway, middle, 1.0)?
-                }
-                _ => {
-                    let at = |s: f64| start + (length * s)?;
-                    let field = |x: &Tensor, s: f64| u.scaled_velocity(x, &at(s)?, length);
-                    ode::step(method.tableau(), field, &x, 0.0, 1.0)?
-                }
-            };
+            let next = ode::evaluation(|| u.advance(&base, (&x, time), length, *factor))?;
+            previous = Some(std::mem::replace(&mut x, next));
         }
         Ok(x)
     })
 }
 
-/// One interval of a walk.
-struct Step {
-    start: Tensor,
-    length: Tensor,
-    /// Where the midpoint rule evaluates the second time.
-    middle: Option<Tensor>,
+/// The evaluations of a walk with a solver whose steps add up nothing but one evaluation each.
+fn stages(times: &[Tensor], method: Method) -> Result<Option<Vec<Stage>>> {
+    let mut stages = Vec::new();
+    for interval in times.windows(2) {
+        let (start, length) = (&interval[0], (&interval[1] - &interval[0])?);
+        let stage =
+            |time: Tensor, factor: f64, base: Base| Stage { time, length: length.clone(), factor, base };
+        match method {
+            Method::Euler => stages.push(stage(start.clone(), 1.0, Base::Own)),
+            // Paper, eq. 5.
+            Method::Midpoint => {
+                let middle = (start + (&length * 0.5)?)?;
+                stages.extend([stage(start.clone(), 0.5, Base::Own), stage(middle, 1.0, Base::Previous)]);
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(stages))
 }
 
-impl Step {
-    fn new(start: &Tensor, end: &Tensor, method: Method) -> Result<Self> {
-        let length = (end - start)?;
-        let middle = (method == Method::Midpoint).then(|| start + (&length * 0.5)?).transpose()?;
-        Ok(Self { start: start.clone(), length, middle })
-    }
+fn walk_by_tableau(u: &impl Field, x0: &Tensor, times: &[Tensor], method: Method) -> Result<Tensor> {
+    u.unchanged(&times[..times.len().saturating_sub(1)], || {
+        let mut x = x0.clone();
+        for interval in times.windows(2) {
+            let (start, length) = (&interval[0], (&interval[1] - &interval[0])?);
+            let field = |x: &Tensor, s: f64| u.scaled_velocity(x, &(start + (&length * s)?)?, &length);
+            x = ode::step(method.tableau(), field, &x, 0.0, 1.0)?;
+        }
+        Ok(x)
+    })
 }
 
 /// `L = E‖x̂₁ − x1‖²` with `x̂₁` the end of the walk (paper, eq. 8); the mean runs over all elements.

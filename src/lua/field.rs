@@ -10,7 +10,7 @@ use super::error::ScriptError;
 use super::flow::Velocity;
 use super::tensor::{Handle, TensorArg};
 use super::types::describe;
-use crate::flow::{Field, VelocityField};
+use crate::flow::{Field, Stage, VelocityField};
 
 /// LuaCATS type of a field whose time is one number.
 pub const AT_NUMBER: &str = "VelocityField|fun(x: Tensor, t: number): Tensor";
@@ -71,6 +71,13 @@ impl Field for FieldArg {
         match self {
             Self::Velocity(field) => field.advance(base, at, d, c),
             Self::Function(field) => field.advance(base, at, d, c),
+        }
+    }
+
+    fn carry(&self, x0: &Tensor, stages: &[Stage]) -> anyhow::Result<Option<Tensor>> {
+        match self {
+            Self::Velocity(field) => field.carry(x0, stages),
+            Self::Function(_) => Ok(None),
         }
     }
 

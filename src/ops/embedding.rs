@@ -7,11 +7,11 @@ const ONE_HOT: usize = 1 << 28;
 
 /// `dW[v] = Σ grad[i]` over the positions i whose id is v: the gradient of `W[ids]`, always in f32.
 ///
-/// On an accelerator it is the product of a one-hot matrix, some rows at a time, and the gradient: candle's own
-/// scatter walks the ids one after the other there. Either way the order of the sum is fixed.
+/// On an accelerator without a kernel for it, it is the product of a one-hot matrix, some rows at a time, and the gradient:
+/// candle's own scatter walks the ids one after the other there. The order of the sum is fixed everywhere.
 ///
 /// # Shapes
-/// `ids` (N) of u32 below `vocabulary`, `grad` (N, D), result (V, D).
+/// `ids` (N) of u32 below `vocabulary` on the CPU, `grad` (N, D) on any device, result (V, D) beside it.
 pub fn embedding_gradient(ids: &Tensor, grad: &Tensor, vocabulary: usize) -> Result<Tensor> {
     let (rows, width) = grad.dims2()?;
     if ids.dims() != [rows] {
@@ -23,7 +23,13 @@ pub fn embedding_gradient(ids: &Tensor, grad: &Tensor, vocabulary: usize) -> Res
             let zeros = Tensor::zeros((vocabulary, width), DType::F32, grad.device())?;
             zeros.index_add(&ids, &grad.to_dtype(DType::F32)?, 0)
         }
-        _ => by_product(&ids, &grad, vocabulary, (ONE_HOT / vocabulary).max(1)),
+        device => {
+            #[cfg(feature = "cuda")]
+            if let Some(sum) = super::cuda::embedding_gradient(&ids.to_vec1::<u32>()?, &grad, vocabulary)? {
+                return Ok(sum);
+            }
+            by_product(&ids.to_device(device)?, &grad, vocabulary, (ONE_HOT / vocabulary).max(1))
+        }
     }
 }
 

@@ -33,14 +33,14 @@ pub fn replace_me(
     ensure!(ridge.is_finite() && ridge >= 0.0, "ridge = {ridge}, but it must not be negative");
     let layer = model.layer(first);
     let width = model.config.hidden_size;
-    let mut problem = LeastSquares::new(width);
+    let mut problem = LeastSquares::new(width)?;
     for (done, ids) in batches.iter().enumerate() {
         let x = model.hidden(ids, first)?;
         let mlp = branch(model, layer, &x)?;
         let after = model.run(&x, first, first + 1)?;
         let target = model.run(&after, first + 1, last)?;
         let rest = (target - (&after - &mlp)?)?;
-        problem.add(&values(&mlp)?, &values(&rest)?);
+        problem.add(&mlp, &rest)?;
         progress(done + 1);
     }
     let t: Vec<f32> = problem.solve(ridge)?.into_iter().map(|t| t as f32).collect();
@@ -66,10 +66,6 @@ fn branch(model: &Pythia, layer: &Layer, x: &Tensor) -> Result<Tensor> {
         (x + layer.attention(&layer.input_layernorm.forward(x, context.eps)?, context)?)?
     };
     Ok(layer.mlp(&layer.post_attention_layernorm.forward(&seen, context.eps)?, context)?)
-}
-
-fn values(x: &Tensor) -> Result<Vec<f32>> {
-    Ok(x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
 #[cfg(test)]

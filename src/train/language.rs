@@ -10,8 +10,10 @@ use crate::ops::{
 };
 use crate::pythia::Pythia;
 
-/// Logits held at a time: a matrix of all B·T × V would be the largest tensor of a step by far.
+/// Logits held at a time on the CPU: a matrix of all B·T × V would be the largest tensor of a step by far.
 const LOGITS: usize = 1 << 25;
+/// The same on an accelerator, whose products of few rows are slow: 1 GiB in f32.
+const LOGITS_ON_CARD: usize = 1 << 28;
 
 /// The mean next-token cross-entropy of a batch in nats, times `weight`: a scalar on the model's device, and its
 /// gradient. The weight is the batch's share where several batches make one step.
@@ -48,8 +50,8 @@ pub fn language_gradient(
     // The gradient of ⟨last, c⟩ with respect to `last` is c itself.
     let mut gradients = (&last * &head.input)?.sum_all()?.backward()?;
     let grad = gradients.remove(&x0).context("the embedding received no gradient")?;
-    let read = read.flatten_all()?.to_device(model.device())?;
-    let embedding = ops::embedding_gradient(&read, &grad.reshape(((), width))?, model.config.vocab_size)?;
+    let embedding =
+        ops::embedding_gradient(&read.flatten_all()?, &grad.reshape(((), width))?, model.config.vocab_size)?;
     if model.config.tie_word_embeddings {
         gradients.insert(master.embed_weight(), (embedding + head.weight)?);
     } else {
@@ -78,7 +80,8 @@ fn head(weight: &Tensor, input: &Tensor, next: &Tensor, share: f64) -> Result<He
     let mut loss = Tensor::zeros((), DType::F32, device)?;
     let mut sum = Tensor::zeros(weight.shape(), DType::F32, device)?;
     let mut inputs = Vec::new();
-    let block = (LOGITS / vocabulary).max(1);
+    let at_once = if device.is_cpu() { LOGITS } else { LOGITS_ON_CARD };
+    let block = (at_once / vocabulary).max(1);
     for first in (0..rows).step_by(block) {
         let count = block.min(rows - first);
         let x = Var::from_tensor(&input.narrow(0, first, count)?)?;

@@ -3,8 +3,9 @@
 use candle_core::{CudaDevice, DType, Result, Tensor};
 
 use super::graph::record1;
+use super::hopper;
 use super::memory::{Buffer, address, capability, device, name};
-use super::module::launch;
+use super::module::{ATTENTION, ATTENTION_F32, Source, launch, launch_from};
 use super::rotary::turn;
 use crate::ops::Rotary;
 
@@ -12,10 +13,6 @@ use crate::ops::Rotary;
 const HEADS: [usize; 5] = [16, 32, 64, 96, 128];
 /// Rows of a tile.
 const TILE: usize = 64;
-/// Rows that a block of the kernel for Hopper owns, and its shared memory: the queries, two tiles each of keys and
-/// values, and what aligns them.
-const HOPPER_ROWS: usize = 128;
-const HOPPER_SHARED: u32 = (128 * HOPPER_ROWS + 4 * 128 * TILE + 1024) as u32;
 
 /// See [`crate::ops::attention::causal`].
 pub fn causal(qkv: &Tensor, rotary: &Rotary, heads: usize) -> Result<Option<Tensor>> {
@@ -37,10 +34,10 @@ pub fn causal(qkv: &Tensor, rotary: &Rotary, heads: usize) -> Result<Option<Tens
 
 /// The sizes of one attention, and the kernels that fit them.
 pub(super) struct Shape {
-    device: CudaDevice,
-    batch: usize,
-    tokens: usize,
-    heads: usize,
+    pub device: CudaDevice,
+    pub batch: usize,
+    pub tokens: usize,
+    pub heads: usize,
     channels: usize,
     /// Channels that the kernels work with.
     padded: usize,
@@ -65,18 +62,29 @@ impl Shape {
         (self.batch, self.tokens)
     }
 
+    /// Factor of the slopes: 1 / √C.
+    pub fn factor(&self) -> f32 {
+        1.0 / (self.channels as f32).sqrt()
+    }
+
     /// Factor of the scores in base 2: log₂e / √C.
-    fn scale(&self) -> f32 {
-        std::f32::consts::LOG2_E / (self.channels as f32).sqrt()
+    pub fn scale(&self) -> f32 {
+        std::f32::consts::LOG2_E * self.factor()
     }
 
     fn bf16(&self) -> bool {
         self.kind == "bf16"
     }
 
-    /// Whether the kernel with Hopper's matrix instructions fits.
-    fn hopper(&self) -> bool {
-        self.bf16() && self.channels == 64 && cfg!(lft_hopper) && capability(&self.device) == (9, 0)
+    /// Whether the kernels with Hopper's matrix instructions fit.
+    fn hopper(&self, addresses: &[u64]) -> bool {
+        let fits = self.bf16() && self.channels == 64 && self.wide(addresses) == 1;
+        fits && cfg!(lft_hopper) && capability(&self.device) == (9, 0)
+    }
+
+    /// Where the other kernels are.
+    fn source(&self) -> Source {
+        if self.bf16() { ATTENTION } else { ATTENTION_F32 }
     }
 
     /// Rows that a block owns.
@@ -109,66 +117,28 @@ impl Shape {
 
     /// Output (B, T, H·C) and the rows' norms (B, H, T).
     pub fn forward(&self, turned: &Tensor) -> Result<(Buffer, Tensor)> {
-        let (device, kind, padded) = (&self.device, self.kind, self.padded);
+        let device = &self.device;
         let out = Buffer::new(device, (self.batch, self.tokens, self.heads * self.channels), turned.dtype())?;
         let norm = Buffer::new(device, (self.batch, self.heads, self.tokens), DType::F32)?;
-        let (grid, block) = (self.grid(), self.block());
-        let arguments = (address(turned)?, out.address()?, norm.address()?);
-        let (tokens, heads, channels) = (self.tokens as i32, self.heads as i32, self.channels as i32);
-        let (scale, wide) = (self.scale(), self.wide(&[arguments.0]));
-        if self.hopper() && wide == 1 {
-            let grid = (self.tokens.div_ceil(HOPPER_ROWS) as u32, grid.1, 1);
-            launch!(
-                device,
-                ATTENTION_HOPPER,
-                "attention_hopper",
-                grid,
-                (256, 1, 1),
-                HOPPER_SHARED,
-                arguments.0,
-                arguments.1,
-                arguments.2,
-                tokens,
-                heads,
-                channels,
-                scale,
-                wide
-            );
-        } else if self.bf16() {
-            let shared = self.shared(1, 2, 0);
-            launch!(
-                device,
-                ATTENTION,
-                format!("attention_{kind}_{padded}"),
-                grid,
-                block,
-                shared,
-                arguments.0,
-                arguments.1,
-                arguments.2,
-                tokens,
-                heads,
-                channels,
-                scale,
-                wide
-            );
+        let qkv = address(turned)?;
+        if self.hopper(&[qkv]) {
+            hopper::forward(self, qkv, out.address()?, norm.address()?)?;
         } else {
-            let shared = self.shared(1, 2, 1);
-            launch!(
+            launch_from!(
                 device,
-                ATTENTION_F32,
-                format!("attention_{kind}_{padded}"),
-                grid,
-                block,
-                shared,
-                arguments.0,
-                arguments.1,
-                arguments.2,
-                tokens,
-                heads,
-                channels,
-                scale,
-                wide
+                self.source(),
+                format!("attention_{}_{}", self.kind, self.padded),
+                self.grid(),
+                self.block(),
+                self.shared(1, 2, if self.bf16() { 0 } else { 1 }),
+                qkv,
+                out.address()?,
+                norm.address()?,
+                self.tokens as i32,
+                self.heads as i32,
+                self.channels as i32,
+                self.scale(),
+                self.wide(&[qkv])
             );
         }
         Ok((out, norm.tensor()))
@@ -176,61 +146,80 @@ impl Shape {
 
     /// Gradient of the turned projection.
     pub fn backward(&self, turned: &Tensor, out: &Tensor, grad: &Tensor, norm: &Tensor) -> Result<Tensor> {
-        let (device, kind, padded) = (&self.device, self.kind, self.padded);
-        let packed = Buffer::new(device, turned.shape(), turned.dtype())?;
-        let inner = Buffer::new(device, (self.batch, self.heads, self.tokens), DType::F32)?;
-        let rows = self.batch * self.tokens * self.heads;
-        let (tokens, heads, channels) = (self.tokens as i32, self.heads as i32, self.channels as i32);
-        launch!(
-            device,
-            ATTENTION_INNER,
-            format!("attention_inner_{kind}"),
-            (rows.div_ceil(8) as u32, 1, 1),
-            (256, 1, 1),
-            0,
-            address(grad)?,
-            address(out)?,
-            inner.address()?,
-            rows as i64,
-            tokens,
-            heads,
-            channels
-        );
-        let wide = self.wide(&[address(turned)?, address(grad)?]);
-        let (scale, factor) = (self.scale(), 1.0 / (self.channels as f32).sqrt());
-        for (side, weights) in [("keys", 2), ("queries", 1)] {
-            let (grid, block, shared) = (self.grid(), self.block(), self.shared(2, 2, weights));
-            let name = format!("attention_{side}_{kind}_{padded}");
-            let [qkv, grad, norm, inner] =
-                [address(turned)?, address(grad)?, address(norm)?, inner.address()?];
-            let d = packed.address()?;
-            if self.bf16() {
-                launch!(
-                    device, ATTENTION, name, grid, block, shared, qkv, grad, norm, inner, d, tokens, heads,
-                    channels, scale, factor, wide
-                );
-            } else {
-                launch!(
-                    device,
-                    ATTENTION_F32,
-                    name,
-                    grid,
-                    block,
-                    shared,
-                    qkv,
-                    grad,
-                    norm,
-                    inner,
-                    d,
-                    tokens,
-                    heads,
-                    channels,
-                    scale,
-                    factor,
-                    wide
-                );
-            }
+        let packed = Buffer::new(&self.device, turned.shape(), turned.dtype())?;
+        let inner = Buffer::new(&self.device, (self.batch, self.heads, self.tokens), DType::F32)?;
+        let given = Given {
+            qkv: address(turned)?,
+            out: address(out)?,
+            grad: address(grad)?,
+            norm: address(norm)?,
+            inner: inner.address()?,
+            packed: packed.address()?,
+        };
+        if self.hopper(&[given.qkv, given.out, given.grad]) {
+            hopper::backward(self, &given)?;
+        } else {
+            self.inner(&given)?;
+            self.side("keys", 2, &given)?;
+            self.side("queries", 1, &given)?;
         }
         Ok(packed.tensor())
     }
+
+    /// Writes Σ grad⊙out of every row.
+    fn inner(&self, given: &Given) -> Result<()> {
+        let (device, rows) = (&self.device, self.batch * self.tokens * self.heads);
+        launch!(
+            device,
+            ATTENTION_INNER,
+            format!("attention_inner_{}", self.kind),
+            (rows.div_ceil(8) as u32, 1, 1),
+            (256, 1, 1),
+            0,
+            given.grad,
+            given.out,
+            given.inner,
+            rows as i64,
+            self.tokens as i32,
+            self.heads as i32,
+            self.channels as i32
+        );
+        Ok(())
+    }
+
+    /// Writes the gradients of the queries, or of the keys and values, with so many tiles of weights in shared memory.
+    fn side(&self, side: &str, weights: usize, given: &Given) -> Result<()> {
+        let device = &self.device;
+        launch_from!(
+            device,
+            self.source(),
+            format!("attention_{side}_{}_{}", self.kind, self.padded),
+            self.grid(),
+            self.block(),
+            self.shared(2, 2, weights),
+            given.qkv,
+            given.grad,
+            given.norm,
+            given.inner,
+            given.packed,
+            self.tokens as i32,
+            self.heads as i32,
+            self.channels as i32,
+            self.scale(),
+            self.factor(),
+            self.wide(&[given.qkv, given.grad])
+        );
+        Ok(())
+    }
+}
+
+/// Addresses that a backward reads and writes.
+pub(super) struct Given {
+    pub qkv: u64,
+    pub out: u64,
+    pub grad: u64,
+    pub norm: u64,
+    /// (B, H, T), written on the way.
+    pub inner: u64,
+    pub packed: u64,
 }

@@ -11,22 +11,13 @@ __device__ void norms(const float *x, const float *modulation, T *y1, T *y2, int
   if (row >= rows) return;
   x += (int64_t)row * width, y1 += (int64_t)row * width, y2 += (int64_t)row * width;
   modulation += (int64_t)(row / group_rows) * 6 * width;
-  float sum = 0, v[V], w[V], s[V], b[V];
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    for (int j = 0; j < V; j++) sum += v[j];
-  }
-  float mean = warp_sum(sum) / width, square = 0;
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    for (int j = 0; j < V; j++) square += (v[j] - mean) * (v[j] - mean);
-  }
-  float rstd = rsqrtf(warp_sum(square) / width + eps);
+  float2 moments = row_moments<V>(x, width, eps);
+  float v[V], w[V], s[V], b[V];
   for (int i = lane * V; i < width; i += 32 * V) {
     load<V>(x + i, v);
     load<V>(modulation + i, s);
     load<V>(modulation + width + i, b);
-    for (int j = 0; j < V; j++) v[j] = (v[j] - mean) * rstd, w[j] = v[j] * s[j] + b[j];
+    for (int j = 0; j < V; j++) v[j] = (v[j] - moments.x) * moments.y, w[j] = v[j] * s[j] + b[j];
     store<V>(y1 + i, w);
     load<V>(modulation + 2 * width + i, s);
     load<V>(modulation + 3 * width + i, b);
@@ -35,86 +26,64 @@ __device__ void norms(const float *x, const float *modulation, T *y1, T *y2, int
   }
 }
 
-// Per row: mean, 1/deviation, and the means of g and of g·x̂ with g = g₁·scale₁ + g₂·scale₂. stats (rows, 4).
-template <int V, class T>
-__device__ void norms_statistics(const float *x, const float *modulation, const T *g1, const T *g2, float4 *stats, int rows, int width,
-                                 int group_rows, float eps) {
-  int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (row >= rows) return;
-  x += (int64_t)row * width, g1 += (int64_t)row * width, g2 += (int64_t)row * width;
-  modulation += (int64_t)(row / group_rows) * 6 * width;
-  float sum = 0, v[V], a[V], b[V], s[V], r[V];
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    for (int j = 0; j < V; j++) sum += v[j];
-  }
-  float mean = warp_sum(sum) / width, square = 0, slope = 0, turn = 0;
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    load<V>(g1 + i, a);
-    load<V>(g2 + i, b);
-    load<V>(modulation + i, s);
-    load<V>(modulation + 2 * width + i, r);
-    for (int j = 0; j < V; j++) {
-      float c = v[j] - mean, g = a[j] * s[j] + b[j] * r[j];
-      square += c * c, slope += g, turn += g * c;
-    }
-  }
-  float rstd = rsqrtf(warp_sum(square) / width + eps);
-  slope = warp_sum(slope), turn = warp_sum(turn);
-  if (lane == 0) stats[row] = make_float4(mean, rstd, slope / width, turn * rstd / width);
-}
-
-// Sums of P quantities over the 8 rows of threads, written to partial (P, width) of this chunk.
-template <int V, int P> __device__ void chunk_sums(const float (&x)[P][V], float *partial, int column, int width) {
-  __shared__ float sums[8][32 * V];
-  for (int p = 0; p < P; p++) {
-    __syncthreads();
-    for (int j = 0; j < V; j++) sums[threadIdx.y][threadIdx.x * V + j] = x[p][j];
-    __syncthreads();
-    if (threadIdx.y == 0 && column < width)
-      for (int j = 0; j < V; j++) {
-        float sum = 0;
-        for (int i = 0; i < 8; i++) sum += sums[i][threadIdx.x * V + j];
-        partial[((int64_t)blockIdx.y * P + p) * width + column + j] = sum;
-      }
-  }
-}
-
-// Where this block of 32 × 8 threads stands: its columns, and the rows of its chunk.
-#define CHUNK(V)                                                                                                            \
-  int column = (blockIdx.x * 32 + threadIdx.x) * V, group = blockIdx.y / chunks;                                            \
-  int64_t first = (int64_t)group * group_rows + blockIdx.y % chunks * chunk_rows;                                           \
+// dx, on top of `base` and `more` where they are given, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width). A
+// block has whole rows, V columns a thread, and takes R of them at a time.
+template <int V, int R, class T>
+__device__ void norms_backward(const float *x, const float *modulation, const T *g1, const T *g2, const float *base, const float *more,
+                               float *dx, float *partial, int width, int group_rows, int chunk_rows, int chunks, float eps) {
+  int column = threadIdx.x * V, group = blockIdx.y / chunks;
+  int64_t first = (int64_t)group * group_rows + blockIdx.y % chunks * chunk_rows;
   int64_t last = min(first + chunk_rows, (int64_t)(group + 1) * group_rows);
-
-// dx, on top of `base` where there is one, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width).
-template <int V, class T>
-__device__ void norms_backward(const float *x, const float *modulation, const T *g1, const T *g2, const float4 *stats,
-                               const float *base, float *dx, float *partial, int width, int group_rows, int chunk_rows, int chunks) {
-  CHUNK(V)
-  float sums[4][V] = {}, s[V], r[V], v[V], a[V], b[V];
-  if (column < width) {
+  bool inside = column < width;
+  float sums[4][V] = {}, s[V] = {}, r[V] = {};
+  if (inside) {
     load<V>(modulation + (int64_t)group * 6 * width + column, s);
     load<V>(modulation + ((int64_t)group * 6 + 2) * width + column, r);
-    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
-      int64_t at = row * width + column;
-      float4 st = stats[row];
-      load<V>(x + at, v);
-      load<V>(g1 + at, a);
-      load<V>(g2 + at, b);
+  }
+  for (int64_t row = first; row < last; row += R) {
+    float v[R][V] = {}, a[R][V] = {}, b[R][V] = {}, mean[R], moments[3 * R];
+#pragma unroll
+    for (int i = 0; i < R; i++) {
+      // Past the end the last row is read once more, and nothing is made of it.
+      int64_t at = min(row + i, last - 1) * width + column;
+      if (inside) load<V>(x + at, v[i]), load<V>(g1 + at, a[i]), load<V>(g2 + at, b[i]);
+      mean[i] = 0;
+#pragma unroll
+      for (int j = 0; j < V; j++) mean[i] += v[i][j];
+    }
+    block_sums(mean);
+#pragma unroll
+    for (int i = 0; i < R; i++) {
+      float square = 0, slope = 0, turn = 0;
+#pragma unroll
       for (int j = 0; j < V; j++) {
-        float hat = (v[j] - st.x) * st.y;
-        sums[0][j] += a[j] * hat, sums[1][j] += a[j], sums[2][j] += b[j] * hat, sums[3][j] += b[j];
-        v[j] = st.y * (a[j] * s[j] + b[j] * r[j] - st.z - hat * st.w);
+        v[i][j] = inside ? v[i][j] - mean[i] / width : 0.f;
+        float g = a[i][j] * s[j] + b[i][j] * r[j];
+        square += v[i][j] * v[i][j], slope += g, turn += g * v[i][j];
       }
-      if (base) {
-        load<V>(base + at, a);
-        for (int j = 0; j < V; j++) v[j] += a[j];
+      moments[3 * i] = square, moments[3 * i + 1] = slope, moments[3 * i + 2] = turn;
+    }
+    block_sums(moments);
+#pragma unroll
+    for (int i = 0; i < R; i++) {
+      if (!inside || row + i >= last) break;
+      float rstd = rsqrtf(moments[3 * i] / width + eps), slope = moments[3 * i + 1] / width, turn = moments[3 * i + 2] * rstd / width;
+      int64_t at = (row + i) * width + column;
+      float d[V] = {}, m[V] = {};
+      if (base) load<V>(base + at, d);
+      if (more) load<V>(more + at, m);
+#pragma unroll
+      for (int j = 0; j < V; j++) {
+        float hat = v[i][j] * rstd;
+        sums[0][j] += a[i][j] * hat, sums[1][j] += a[i][j], sums[2][j] += b[i][j] * hat, sums[3][j] += b[i][j];
+        d[j] += m[j] + rstd * (a[i][j] * s[j] + b[i][j] * r[j] - slope - hat * turn);
       }
-      store<V>(dx + at, v);
+      store<V>(dx + at, d);
     }
   }
-  chunk_sums<V, 4>(sums, partial, column, width);
+  if (inside)
+#pragma unroll
+    for (int p = 0; p < 4; p++) store<V>(partial + ((int64_t)blockIdx.y * 4 + p) * width + column, sums[p]);
 }
 
 // modulation from the projection (groups, 6, width) of γ₁, β₁, γ₂, β₂, α₁, α₂ and the norms' weights w and biases b:
@@ -131,10 +100,11 @@ ENTRY field_modulation(const float *projection, const float *w1, const float *b1
   modulation[4 * width] = factor * projection[4 * width], modulation[5 * width] = factor * projection[5 * width];
 }
 
-// From the slopes of the modulation to those of the projection, of the weights and of the biases. Block (32, 8).
+// From the slopes of the modulation to those of the projection, of the weights and of the biases; the last two join what is there
+// already where `add` says so. Block (32, 8).
 ENTRY field_modulation_backward(const float *projection, const float *w1, const float *b1, const float *w2, const float *b2,
                                 const float *length, float factor, const float *slopes, float *d_projection, float *d_w1, float *d_b1,
-                                float *d_w2, float *d_b2, int width, int groups) {
+                                float *d_w2, float *d_b2, int width, int groups, int add) {
   int i = blockIdx.x * 32 + threadIdx.x;
   float sums[4] = {};
   if (i < width)
@@ -155,7 +125,7 @@ ENTRY field_modulation_backward(const float *projection, const float *w1, const 
   float sum = 0;
   for (int j = 0; j < 8; j++) sum += shared[threadIdx.y][j][threadIdx.x];
   float *to = threadIdx.y == 0 ? d_w1 : threadIdx.y == 1 ? d_b1 : threadIdx.y == 2 ? d_w2 : d_b2;
-  to[i] = sum;
+  to[i] = add ? to[i] + sum : sum;
 }
 
 // u = α₁⊙a + α₂⊙m, on top of `base` where there is one.
@@ -215,9 +185,9 @@ __device__ void gelu_backward(const T *u, const T *grad, T *y, T *du, float *par
       load<V>(u + at, v);
       load<V>(grad + at, g);
       for (int j = 0; j < V; j++) {
-        float cdf = 0.5f * (1.f + erff(v[j] * 0.70710678f));
-        g[j] *= cdf + v[j] * 0.3989423f * __expf(-0.5f * v[j] * v[j]);
-        v[j] *= cdf, sums[0][j] += g[j];
+        float bell, share = normal(v[j], bell);
+        g[j] *= share + v[j] * 0.3989423f * bell;
+        v[j] *= share, sums[0][j] += g[j];
       }
       store<V>(y + at, v);
       store<V>(du + at, g);
@@ -228,15 +198,6 @@ __device__ void gelu_backward(const T *u, const T *grad, T *y, T *du, float *par
 #define KERNELS(name, V, T)                                                                                                          \
   ENTRY field_norms_##name(const float *x, const float *modulation, T *y1, T *y2, int rows, int width, int group_rows, float eps) {  \
     norms<V>(x, modulation, y1, y2, rows, width, group_rows, eps);                                                                   \
-  }                                                                                                                                  \
-  ENTRY field_norms_statistics_##name(const float *x, const float *modulation, const T *g1, const T *g2, float4 *stats, int rows,    \
-                                      int width, int group_rows, float eps) {                                                        \
-    norms_statistics<V>(x, modulation, g1, g2, stats, rows, width, group_rows, eps);                                                 \
-  }                                                                                                                                  \
-  ENTRY field_norms_backward_##name(const float *x, const float *modulation, const T *g1, const T *g2, const float4 *stats,          \
-                                    const float *base, float *dx, float *partial, int width, int group_rows, int chunk_rows,         \
-                                    int chunks) {                                                                                    \
-    norms_backward<V>(x, modulation, g1, g2, stats, base, dx, partial, width, group_rows, chunk_rows, chunks);                             \
   }                                                                                                                                  \
   ENTRY field_gates_##name(const T *a, const T *m, const float *modulation, const float *base, float *u, int64_t n, int width,       \
                            int group_rows) {                                                                                         \
@@ -253,3 +214,17 @@ __device__ void gelu_backward(const T *u, const T *grad, T *y, T *du, float *par
 
 KERNELS(f32, 4, float)
 KERNELS(bf16, 4, bf16)
+
+#define NORMS_BACKWARD(name, THREADS, V, R, T)                                                                                       \
+  ENTRY __launch_bounds__(THREADS)                                                                                                   \
+      field_norms_backward_##name(const float *x, const float *modulation, const T *g1, const T *g2, const float *base,              \
+                                  const float *more, float *dx, float *partial, int width, int group_rows, int chunk_rows,           \
+                                  int chunks, float eps) {                                                                           \
+    norms_backward<V, R>(x, modulation, g1, g2, base, more, dx, partial, width, group_rows, chunk_rows, chunks, eps);                \
+  }
+
+// For widths of up to 2048 and up to 8192.
+NORMS_BACKWARD(f32_v4, 512, 4, 4, float)
+NORMS_BACKWARD(f32_v8, 1024, 8, 1, float)
+NORMS_BACKWARD(bf16_v4, 512, 4, 4, bf16)
+NORMS_BACKWARD(bf16_v8, 1024, 8, 1, bf16)

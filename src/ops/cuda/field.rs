@@ -7,7 +7,7 @@ mod backward;
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CudaDevice, DType, Result, Tensor};
+use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
 use super::activation::{activate_into, elementwise};
 use super::attention::Shape;
@@ -18,6 +18,8 @@ use super::module::launch;
 use super::rotary::turn;
 use crate::ops::{Activation, Rotary};
 
+/// Elements of a row that a block of the norms' backward can hold.
+const WIDEST: usize = 8192;
 /// Rows of a block of the norms' kernels, one warp each.
 const ROWS: usize = 4;
 
@@ -29,41 +31,56 @@ pub struct FieldSetting {
     pub eps: f64,
 }
 
+/// What an evaluation is added to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing: the result is the scaled velocity alone.
+    Nothing,
+    /// What it evaluates: an Euler step.
+    Own,
+    /// What the evaluation in front of it evaluates: the second half of a midpoint step.
+    Previous,
+}
+
 /// How an evaluation is scaled and what it is added to.
 #[derive(Clone)]
-pub struct Sum {
+pub struct Stage {
     /// One factor (G) for each group of examples.
     pub length: Option<Tensor>,
     /// One factor for all.
     pub factor: f64,
-    /// Whether x itself is added.
-    pub on_x: bool,
+    pub base: Base,
 }
 
-/// `factor·length⊙u(x) [+ x]` with `u = α₁⊙Attn(mod₁(x)) + α₂⊙MLP(mod₂(x))`, `mod_i(x) = LN_i(x)⊙(1+γ_i) + β_i` and exact
-/// GELU; the branches are computed in the dtype of the rounded maps.
+/// Evaluations of a field one after another, each of what the one in front of it gives: `base + factor·length⊙u(x)` with
+/// `u = α₁⊙Attn(mod₁(x)) + α₂⊙MLP(mod₂(x))`, `mod_i(x) = LN_i(x)⊙(1+γ_i) + β_i` and exact GELU; the branches are computed in
+/// the dtype of the rounded maps. The last result.
+///
+/// As one operation the weights' gradients of all evaluations are summed where they are made.
 ///
 /// # Shapes
-/// `x` (B, T, D) f32; `projection` (G, 6·D) f32 with γ₁, β₁, γ₂, β₂, α₁, α₂ and G either B or 1; result (B, T, D) f32.
-pub fn field(
+/// `x` (B, T, D) f32; `projection` (S·G, 6·D) f32 with γ₁, β₁, γ₂, β₂, α₁, α₂ of each of the S stages and G either B or 1;
+/// result (B, T, D) f32.
+pub fn walk(
     x: &Tensor,
     projection: &Tensor,
     maps: &Maps,
-    sum: &Sum,
+    stages: &[Stage],
     setting: &FieldSetting,
 ) -> Result<Option<Tensor>> {
     let mut operands = vec![x, projection, &maps.flat, &maps.rounded];
-    operands.extend(&sum.length);
+    operands.extend(stages.iter().flat_map(|stage| &stage.length));
     let (Some(device), Some(kind)) = (device(&operands), name(maps.rounded.dtype())) else {
         return Ok(None);
     };
     let (batch, tokens, width) = x.dims3()?;
     let aligned = |start: usize| start.is_multiple_of(8);
     let placed = maps.parts.iter().all(|part| aligned(part.weight) && part.bias.is_none_or(aligned));
-    let single = [x, projection].into_iter().chain(&sum.length).all(|t| t.dtype() == DType::F32);
-    let groups = projection.dim(0)?;
-    let lengths = sum.length.as_ref().is_none_or(|length| length.elem_count() == groups);
-    if !single || !lengths || width % 8 != 0 || !placed || address(x)? % 16 != 0 {
+    let lengths = || stages.iter().flat_map(|stage| &stage.length);
+    let single = [x, projection].into_iter().chain(lengths()).all(|t| t.dtype() == DType::F32);
+    let groups = projection.dim(0)? / stages.len().max(1);
+    let fit = lengths().all(|length| length.elem_count() == groups);
+    if !single || !fit || width % 8 != 0 || width > WIDEST || !placed || address(x)? % 16 != 0 {
         return Ok(None);
     }
     let Some(shape) = Shape::of(&device, (batch, tokens, maps.parts[0].outputs), setting.heads, kind) else {
@@ -77,22 +94,23 @@ pub fn field(
         rows: batch * tokens,
         width,
         groups,
-        sum: sum.clone(),
+        stages: stages.to_vec(),
     };
-    let (u, saved) = layer.forward(&device, x, projection)?;
+    let keep = [x, projection, &maps.flat].iter().any(|operand| operand.track_op());
+    let (end, saved) = layer.walk(&device, x, projection, keep)?;
     let saved = Mutex::new(Some(saved));
-    let recorded = record3([x, projection, &maps.flat], "field", u, move |[x, projection, _], _, grad| {
+    let recorded = record3([x, projection, &maps.flat], "field", end, move |[x, projection, _], _, grad| {
         // The first backward frees what the forward left behind as it goes; another one would make it anew.
         let saved = match saved.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(saved) => saved,
-            None => layer.forward(x.device().as_cuda_device()?, x, projection)?.1,
+            None => layer.walk(x.device().as_cuda_device()?, x, projection, true)?.1,
         };
-        layer.backward(x, projection, grad, &saved)
+        layer.backward(projection, grad, saved)
     });
     recorded.map(Some)
 }
 
-/// One evaluation.
+/// The evaluations of one walk.
 struct Layer {
     maps: Maps,
     setting: FieldSetting,
@@ -101,11 +119,13 @@ struct Layer {
     rows: usize,
     width: usize,
     groups: usize,
-    sum: Sum,
+    stages: Vec<Stage>,
 }
 
 /// What the backward needs of the forward.
 struct Saved {
+    /// What was evaluated.
+    x: Tensor,
     /// (G, 6, D): scales and shifts of the two norms, and the scaled gates.
     modulation: Tensor,
     /// The two norms' results (B·T, D).
@@ -151,11 +171,40 @@ impl Layer {
         self.maps.norms.map(|start| flat + 4 * start as u64)
     }
 
-    fn lengths(&self) -> Result<u64> {
-        self.sum.length.as_ref().map_or(Ok(0), address)
+    /// Address of the i-th stage's projection or of its gradient.
+    fn of_stage(&self, projections: u64, i: usize) -> u64 {
+        projections + (4 * i * self.groups * 6 * self.width) as u64
     }
 
-    fn modulation(&self, device: &CudaDevice, projection: &Tensor) -> Result<Tensor> {
+    /// The end of the walk and, where they are to be kept, what each stage leaves for its backward.
+    fn walk(
+        &self,
+        device: &CudaDevice,
+        x: &Tensor,
+        projection: &Tensor,
+        keep: bool,
+    ) -> Result<(Buffer, Vec<Saved>)> {
+        let (mut saved, mut previous, mut x) = (Vec::new(), None, x.detach());
+        for (i, stage) in self.stages.iter().enumerate() {
+            let base = match stage.base {
+                Base::Nothing => None,
+                Base::Own => Some(x.clone()),
+                Base::Previous => previous.take(),
+            };
+            let modulation = self.modulation(device, self.of_stage(address(projection)?, i), stage)?;
+            let (next, left) = self.forward(device, &x, base.as_ref(), modulation)?;
+            if keep {
+                saved.push(left);
+            }
+            if i + 1 == self.stages.len() {
+                return Ok((next, saved));
+            }
+            previous = Some(std::mem::replace(&mut x, next.tensor()));
+        }
+        bail!("a walk needs at least one stage")
+    }
+
+    fn modulation(&self, device: &CudaDevice, projection: u64, stage: &Stage) -> Result<Tensor> {
         let modulation = Buffer::new(device, (self.groups, 6, self.width), DType::F32)?;
         let [w1, b1, w2, b2] = self.norms(address(&self.maps.flat)?);
         let grid = (self.width.div_ceil(128) as u32, self.groups as u32, 1);
@@ -166,21 +215,26 @@ impl Layer {
             grid,
             (128, 1, 1),
             0,
-            address(projection)?,
+            projection,
             w1,
             b1,
             w2,
             b2,
-            self.lengths()?,
-            self.sum.factor as f32,
+            stage.lengths()?,
+            stage.factor as f32,
             modulation.address()?,
             self.width as i32
         );
         Ok(modulation.tensor())
     }
 
-    fn forward(&self, device: &CudaDevice, x: &Tensor, projection: &Tensor) -> Result<(Buffer, Saved)> {
-        let modulation = &self.modulation(device, projection)?;
+    fn forward(
+        &self,
+        device: &CudaDevice,
+        x: &Tensor,
+        base: Option<&Tensor>,
+        modulation: Tensor,
+    ) -> Result<(Buffer, Saved)> {
         let normal = [self.buffer(device, self.width)?, self.buffer(device, self.width)?];
         let (grid, block) = self.row_grid();
         launch!(
@@ -191,7 +245,7 @@ impl Layer {
             block,
             0,
             address(x)?,
-            address(modulation)?,
+            address(&modulation)?,
             address(&normal[0])?,
             address(&normal[1])?,
             self.rows as i32,
@@ -219,24 +273,20 @@ impl Layer {
             0,
             address(&attention)?,
             address(&mlp)?,
-            address(modulation)?,
-            if self.sum.on_x { address(x)? } else { 0 },
+            address(&modulation)?,
+            base.map_or(Ok(0), address)?,
             u.address()?,
             x.elem_count() as i64,
             self.width as i32,
             self.group_rows()
         );
-        Ok((
-            u,
-            Saved {
-                modulation: modulation.clone(),
-                normal,
-                turned,
-                mixed,
-                norm,
-                branches: [attention, mlp],
-                hidden,
-            },
-        ))
+        let (x, branches) = (x.clone(), [attention, mlp]);
+        Ok((u, Saved { x, modulation, normal, turned, mixed, norm, branches, hidden }))
+    }
+}
+
+impl Stage {
+    fn lengths(&self) -> Result<u64> {
+        self.length.as_ref().map_or(Ok(0), address)
     }
 }

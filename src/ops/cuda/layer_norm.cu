@@ -8,22 +8,13 @@ __device__ void forward(const X *x, const P *scale, const P *shift, Y *y, int ro
   if (row >= rows) return;
   x += (int64_t)row * width, y += (int64_t)row * width;
   int64_t group = (int64_t)(row / group_rows) * width;
-  float sum = 0, v[V];
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    for (int j = 0; j < V; j++) sum += v[j];
-  }
-  float mean = warp_sum(sum) / width, square = 0;
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    for (int j = 0; j < V; j++) square += (v[j] - mean) * (v[j] - mean);
-  }
-  float rstd = rsqrtf(warp_sum(square) / width + eps), s[V], b[V];
+  float2 moments = row_moments<V>(x, width, eps);
+  float v[V], s[V], b[V];
   for (int i = lane * V; i < width; i += 32 * V) {
     load<V>(x + i, v);
     load<V>(scale + group + i, s);
     load<V>(shift + group + i, b);
-    for (int j = 0; j < V; j++) v[j] = (v[j] - mean) * rstd * s[j] + b[j];
+    for (int j = 0; j < V; j++) v[j] = (v[j] - moments.x) * moments.y * s[j] + b[j];
     store<V>(y + i, v);
   }
 }
@@ -35,22 +26,13 @@ __device__ void pair(const T *x, const T *scale1, const T *shift1, const T *scal
   int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
   x += (int64_t)row * width, y1 += (int64_t)row * width, y2 += (int64_t)row * width;
-  float sum = 0, v[V], w[V], s[V], b[V];
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    for (int j = 0; j < V; j++) sum += v[j];
-  }
-  float mean = warp_sum(sum) / width, square = 0;
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    for (int j = 0; j < V; j++) square += (v[j] - mean) * (v[j] - mean);
-  }
-  float rstd = rsqrtf(warp_sum(square) / width + eps);
+  float2 moments = row_moments<V>(x, width, eps);
+  float v[V], w[V], s[V], b[V];
   for (int i = lane * V; i < width; i += 32 * V) {
     load<V>(x + i, v);
     load<V>(scale1 + i, s);
     load<V>(shift1 + i, b);
-    for (int j = 0; j < V; j++) v[j] = (v[j] - mean) * rstd, w[j] = v[j] * s[j] + b[j];
+    for (int j = 0; j < V; j++) v[j] = (v[j] - moments.x) * moments.y, w[j] = v[j] * s[j] + b[j];
     store<V>(y1 + i, w);
     load<V>(scale2 + i, s);
     load<V>(shift2 + i, b);
@@ -67,12 +49,7 @@ __device__ void pair_backward(const T *x, const T *scale1, const T *scale2, cons
   if (row >= rows) return;
   int64_t at = (int64_t)row * width;
   x += at, g1 += at, g2 += at, base += at, dx += at;
-  float sum = 0, v[V], a[V], b[V], s[V], r[V];
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    for (int j = 0; j < V; j++) sum += v[j];
-  }
-  float mean = warp_sum(sum) / width, square = 0, slope = 0, turn = 0;
+  float mean = row_mean<V>(x, width), square = 0, slope = 0, turn = 0, v[V], a[V], b[V], s[V], r[V];
   for (int i = lane * V; i < width; i += 32 * V) {
     load<V>(x + i, v);
     load<V>(g1 + i, a);
@@ -106,12 +83,7 @@ __device__ void statistics(const X *x, const P *scale, const Y *grad, float4 *st
   int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
   x += (int64_t)row * width, grad += (int64_t)row * width, scale += (int64_t)(row / group_rows) * width;
-  float sum = 0, v[V], g[V], s[V];
-  for (int i = lane * V; i < width; i += 32 * V) {
-    load<V>(x + i, v);
-    for (int j = 0; j < V; j++) sum += v[j];
-  }
-  float mean = warp_sum(sum) / width, square = 0, slope = 0, turn = 0;
+  float mean = row_mean<V>(x, width), square = 0, slope = 0, turn = 0, v[V], g[V], s[V];
   for (int i = lane * V; i < width; i += 32 * V) {
     load<V>(x + i, v);
     load<V>(grad + i, g);
@@ -126,41 +98,28 @@ __device__ void statistics(const X *x, const P *scale, const Y *grad, float4 *st
   if (lane == 0) stats[row] = make_float4(mean, rstd, slope / width, turn * rstd / width);
 }
 
-// dx, and sums over a chunk of rows of g·x̂ and g. Block (32, 8); partial (groups·chunks, 2, width).
+// dx, and sums over a chunk of rows of g·x̂ and g: partial (groups·chunks, 2, width).
 template <int V, class X, class P, class Y>
 __device__ void backward(const X *x, const P *scale, const Y *grad, const float4 *stats, X *dx, float *partial, int width,
                          int group_rows, int chunk_rows, int chunks) {
-  int column = (blockIdx.x * 32 + threadIdx.x) * V;
-  int group = blockIdx.y / chunks, first = (blockIdx.y % chunks) * chunk_rows;
-  int last = min(first + chunk_rows, group_rows);
-  float s[V], d_scale[V] = {}, d_shift[V] = {}, v[V], g[V];
+  CHUNK(V)
+  float s[V], sums[2][V] = {}, v[V], g[V];
   if (column < width) {
     load<V>(scale + (int64_t)group * width + column, s);
-    for (int r = first + threadIdx.y; r < last; r += 8) {
-      int64_t row = (int64_t)group * group_rows + r, at = row * width + column;
+    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
+      int64_t at = row * width + column;
       float4 st = stats[row];
       load<V>(x + at, v);
       load<V>(grad + at, g);
       for (int j = 0; j < V; j++) {
         float hat = (v[j] - st.x) * st.y;
         v[j] = st.y * (g[j] * s[j] - st.z - hat * st.w);
-        d_scale[j] += g[j] * hat, d_shift[j] += g[j];
+        sums[0][j] += g[j] * hat, sums[1][j] += g[j];
       }
       store<V>(dx + at, v);
     }
   }
-  __shared__ float sums[2][8][32 * V];
-  for (int j = 0; j < V; j++) {
-    sums[0][threadIdx.y][threadIdx.x * V + j] = d_scale[j];
-    sums[1][threadIdx.y][threadIdx.x * V + j] = d_shift[j];
-  }
-  __syncthreads();
-  if (threadIdx.y < 2 && column < width)
-    for (int j = 0; j < V; j++) {
-      float sum = 0;
-      for (int i = 0; i < 8; i++) sum += sums[threadIdx.y][i][threadIdx.x * V + j];
-      partial[((int64_t)blockIdx.y * 2 + threadIdx.y) * width + column + j] = sum;
-    }
+  chunk_sums<V, 2>(sums, partial, column, width);
 }
 
 #define KERNELS(name, V, X, P, Y)                                                                                      \

@@ -115,17 +115,18 @@ impl Map {
     /// `dW = dyᵀ · x`.
     fn weight_gradient(self, device: &CudaDevice, x: &Tensor, grad: &Tensor, dtype: DType) -> Result<Tensor> {
         let dw = Buffer::new(device, (self.outputs, self.inputs), dtype)?;
-        self.write_weight_gradient(device, x, grad, dtype, dw.address()?)?;
+        self.write_weight_gradient(device, x, grad, dtype, (dw.address()?, false))?;
         Ok(dw.tensor())
     }
 
+    /// The same to a device address, on top of what lies there where `add` says so.
     pub(super) fn write_weight_gradient(
         self,
         device: &CudaDevice,
         x: &Tensor,
         grad: &Tensor,
         dtype: DType,
-        dw: u64,
+        (dw, add): (u64, bool),
     ) -> Result<()> {
         Product {
             size: (self.outputs, self.rows, self.inputs),
@@ -135,7 +136,7 @@ impl Map {
             bias: None,
             out: dw,
             out_dtype: dtype,
-            added: None,
+            added: add.then_some(dw),
         }
         .run(device)
     }

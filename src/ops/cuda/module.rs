@@ -31,9 +31,11 @@ sources! {
     ATTENTION = "attention";
     ATTENTION_F32 = "attention_f32";
     ATTENTION_HOPPER = "attention_hopper";
+    ATTENTION_HOPPER_BACKWARD = "attention_hopper_backward";
     ATTENTION_INNER = "attention_inner";
     ATTENTION_ONE = "attention_one";
     DIVERGENCE = "divergence";
+    EMBEDDING = "embedding";
     FIELD = "field";
     LAYER_NORM = "layer_norm";
     LOW_RANK = "low_rank";
@@ -84,12 +86,19 @@ pub(super) fn function(stream: &CudaStream, source: Source, name: &str, shared: 
 
 /// `launch!(device, SOURCE, "kernel", grid, block, shared bytes, arguments…)`: grid and block are (x, y, z).
 macro_rules! launch {
-    ($device:expr, $source:ident, $name:expr, $grid:expr, $block:expr, $shared:expr, $($argument:expr),+ $(,)?) => {{
+    ($device:expr, $source:ident, $($rest:tt)+) => {
+        $crate::ops::cuda::module::launch_from!($device, $crate::ops::cuda::module::$source, $($rest)+)
+    };
+}
+
+/// The same where the source is chosen at run time.
+macro_rules! launch_from {
+    ($device:expr, $source:expr, $name:expr, $grid:expr, $block:expr, $shared:expr, $($argument:expr),+ $(,)?) => {{
         use candle_core::cuda_backend::WrapErr;
         use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
         let stream = $device.cuda_stream();
         let shared: u32 = $shared;
-        let function = $crate::ops::cuda::module::function(&stream, $crate::ops::cuda::module::$source, &$name, shared)?;
+        let function = $crate::ops::cuda::module::function(&stream, $source, &$name, shared)?;
         let mut builder = stream.launch_builder(&function);
         $(
             let argument = $argument;
@@ -102,4 +111,4 @@ macro_rules! launch {
     }};
 }
 
-pub(super) use launch;
+pub(super) use {launch, launch_from};

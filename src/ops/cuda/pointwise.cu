@@ -4,8 +4,9 @@
 enum { GELU, GELU_TANH, RELU, SILU };
 
 __device__ __forceinline__ float activate(float x, int kind) {
+  float bell;
   switch (kind) {
-  case GELU: return 0.5f * x * (1.f + erff(x * 0.70710678f));
+  case GELU: return x * normal(x, bell);
   case GELU_TANH: return 0.5f * x * (1.f + tanhf(0.7978846f * (x + 0.044715f * x * x * x)));
   case RELU: return fmaxf(x, 0.f);
   default: return x / (1.f + __expf(-x));
@@ -13,8 +14,9 @@ __device__ __forceinline__ float activate(float x, int kind) {
 }
 
 __device__ __forceinline__ float slope(float x, int kind) {
+  float bell, share;
   switch (kind) {
-  case GELU: return 0.5f * (1.f + erff(x * 0.70710678f)) + x * 0.3989423f * __expf(-0.5f * x * x);
+  case GELU: share = normal(x, bell); return share + x * 0.3989423f * bell;
   case GELU_TANH: {
     float t = tanhf(0.7978846f * (x + 0.044715f * x * x * x));
     return 0.5f * (1.f + t) + 0.5f * x * (1.f - t * t) * 0.7978846f * (1.f + 0.134145f * x * x);
@@ -76,57 +78,50 @@ __device__ void gated_sum(const T *a, const T *m, const Y *gates, Y *y, int64_t 
   store<V>(y + i, v);
 }
 
-// da, dm, and sums over a chunk of rows of g·a and g·m. Block (32, 8); partial (groups·chunks, 2, width).
+// da, dm, and sums over a chunk of rows of g·a and g·m: partial (groups·chunks, 2, width).
 template <int V, class T, class Y>
 __device__ void gated_sum_backward(const T *a, const T *m, const Y *gates, const Y *grad, T *da, T *dm, float *partial,
                                    int width, int group_rows, int chunk_rows, int chunks) {
-  int column = (blockIdx.x * 32 + threadIdx.x) * V;
-  int group = blockIdx.y / chunks, begin = (blockIdx.y % chunks) * chunk_rows;
-  int end = min(begin + chunk_rows, group_rows);
-  float first[V], second[V], d_first[V] = {}, d_second[V] = {}, v[V], w[V], g[V];
+  CHUNK(V)
+  float gate1[V], gate2[V], sums[2][V] = {}, v[V], w[V], g[V];
   if (column < width) {
-    load<V>(gates + (int64_t)group * 2 * width + column, first);
-    load<V>(gates + (int64_t)group * 2 * width + width + column, second);
-    for (int r = begin + threadIdx.y; r < end; r += 8) {
-      int64_t at = ((int64_t)group * group_rows + r) * width + column;
+    load<V>(gates + (int64_t)group * 2 * width + column, gate1);
+    load<V>(gates + (int64_t)group * 2 * width + width + column, gate2);
+    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
+      int64_t at = row * width + column;
       load<V>(a + at, v);
       load<V>(m + at, w);
       load<V>(grad + at, g);
       for (int j = 0; j < V; j++) {
-        d_first[j] += g[j] * v[j], d_second[j] += g[j] * w[j];
-        v[j] = g[j] * first[j], w[j] = g[j] * second[j];
+        sums[0][j] += g[j] * v[j], sums[1][j] += g[j] * w[j];
+        v[j] = g[j] * gate1[j], w[j] = g[j] * gate2[j];
       }
       store<V>(da + at, v);
       store<V>(dm + at, w);
     }
   }
-  __shared__ float sums[2][8][32 * V];
-  for (int j = 0; j < V; j++) {
-    sums[0][threadIdx.y][threadIdx.x * V + j] = d_first[j];
-    sums[1][threadIdx.y][threadIdx.x * V + j] = d_second[j];
-  }
-  __syncthreads();
-  if (threadIdx.y < 2 && column < width)
-    for (int j = 0; j < V; j++) {
-      float sum = 0;
-      for (int i = 0; i < 8; i++) sum += sums[threadIdx.y][i][threadIdx.x * V + j];
-      partial[((int64_t)blockIdx.y * 2 + threadIdx.y) * width + column + j] = sum;
-    }
+  chunk_sums<V, 2>(sums, partial, column, width);
 }
 
-// Turns the pairs (i, i + half) of queries and keys in place; qkv (tokens of all examples, heads, 3, channels).
-template <class T>
-__device__ void rotary(T *qkv, const float *cos, const float *sin, int64_t pairs, int tokens, int start, int heads,
-                       int channels, int half, float direction) {
-  int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  if (n >= pairs) return;
-  int i = n % half, part = n / half % 2, head = n / half / 2 % heads;
-  int64_t token = n / half / 2 / heads;
+// Turns the pairs (i, i + half) of queries and keys in place, V neighbouring pairs a thread; qkv (tokens of all examples, heads, 3,
+// channels).
+template <int V, class T>
+__device__ void rotary(T *qkv, const float *cos, const float *sin, uint32_t threads, int tokens, int start, int heads, int channels,
+                       int half, float direction) {
+  uint32_t n = blockIdx.x * blockDim.x + threadIdx.x;
+  if (n >= threads) return;
+  // `part`: the queries or keys of one head at one token.
+  uint32_t pieces = half / V, part = n / pieces, i = n % pieces * V, token = part / (2 * heads);
+  T *x = qkv + ((int64_t)(part / 2) * 3 + part % 2) * channels + i;
   int table = (start + token % tokens) * half + i;
-  T *x = qkv + ((token * heads + head) * 3 + part) * channels + i;
-  float a = widen(x[0]), b = widen(x[half]), c = cos[table], s = direction * sin[table];
-  put(x, a * c - b * s);
-  put(x + half, b * c + a * s);
+  float a[V], b[V], c[V], s[V];
+  load<V>(x, a), load<V>(x + half, b), load<V>(cos + table, c), load<V>(sin + table, s);
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    float turned = a[j] * c[j] - direction * s[j] * b[j];
+    b[j] = b[j] * c[j] + direction * s[j] * a[j], a[j] = turned;
+  }
+  store<V>(x, a), store<V>(x + half, b);
 }
 
 // Takes qkv (B, T, H, 3, channels) apart into q, k, v (B, H, T, channels), queries and keys turned; n elements each.
@@ -203,14 +198,18 @@ GATED(bf16_v4, 4, bf16, bf16)
 GATED(mixed_v1, 1, bf16, float)
 GATED(mixed_v4, 4, bf16, float)
 
-#define ROTARY(name, T)                                                                                                \
-  ENTRY rotary_##name(T *qkv, const float *cos, const float *sin, int64_t pairs, int tokens, int start, int heads,     \
+#define ROTARY(name, V, T)                                                                                             \
+  ENTRY rotary_##name(T *qkv, const float *cos, const float *sin, uint32_t threads, int tokens, int start, int heads,  \
                       int channels, int half, float direction) {                                                       \
-    rotary(qkv, cos, sin, pairs, tokens, start, heads, channels, half, direction);                                     \
+    rotary<V>(qkv, cos, sin, threads, tokens, start, heads, channels, half, direction);                                \
   }
 
-ROTARY(f32, float)
-ROTARY(bf16, bf16)
+ROTARY(f32_v1, 1, float)
+ROTARY(f32_v4, 4, float)
+ROTARY(f32_v8, 8, float)
+ROTARY(bf16_v1, 1, bf16)
+ROTARY(bf16_v4, 4, bf16)
+ROTARY(bf16_v8, 8, bf16)
 
 #define SPLIT(name, T)                                                                                                 \
   ENTRY split_heads_##name(const T *qkv, const float *cos, const float *sin, T *q, T *k, T *v, int64_t n, int tokens,  \

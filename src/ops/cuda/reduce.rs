@@ -36,6 +36,11 @@ impl Chunks {
         Self { group_rows, rows, count: group_rows.div_ceil(rows), groups, columns }
     }
 
+    /// For blocks that have whole rows.
+    pub fn of_rows(rows: usize, groups: usize) -> Self {
+        Self::new(rows, 1, groups, 1)
+    }
+
     pub fn grid(&self) -> (u32, u32, u32) {
         (self.columns as u32, (self.groups * self.count) as u32, 1)
     }
@@ -56,7 +61,8 @@ impl Chunks {
     ) -> Result<Tensor> {
         let Some(kind) = name(dtype) else { bail!("sums over rows are f32 or bf16, not {dtype:?}") };
         let out = Buffer::new(device, shape, dtype)?;
-        let fold = Fold { groups: self.groups, chunks: self.count, width, from: width, to: width };
+        let fold =
+            Fold { groups: self.groups, chunks: self.count, width, from: width, to: width, add: false };
         fold.run(device, kind, partial.address()?, out.address()?)?;
         Ok(out.tensor())
     }
@@ -71,19 +77,19 @@ impl Chunks {
         out: u64,
         to: usize,
     ) -> Result<()> {
-        let fold = Fold { groups: self.groups, chunks: self.count, width, from, to };
+        let fold = Fold { groups: self.groups, chunks: self.count, width, from, to, add: false };
         fold.run(device, "f32", partial.address()? + 4 * first as u64, out)
     }
 
-    /// The same added up over all groups.
+    /// The same added up over all groups, on top of what lies at `out` where `add` says so.
     pub fn fold_all(
         &self,
         device: &CudaDevice,
         partial: &Buffer,
         (first, width, from): (usize, usize, usize),
-        out: u64,
+        (out, add): (u64, bool),
     ) -> Result<()> {
-        let fold = Fold { groups: 1, chunks: self.groups * self.count, width, from, to: width };
+        let fold = Fold { groups: 1, chunks: self.groups * self.count, width, from, to: width, add };
         fold.run(device, "f32", partial.address()? + 4 * first as u64, out)
     }
 }
@@ -95,24 +101,26 @@ struct Fold {
     width: usize,
     from: usize,
     to: usize,
+    add: bool,
 }
 
 impl Fold {
     fn run(&self, device: &CudaDevice, kind: &str, partial: u64, out: u64) -> Result<()> {
-        let grid = (self.width.div_ceil(256) as u32, self.groups as u32, 1);
+        let grid = (self.width.div_ceil(32) as u32, self.groups as u32, 1);
         launch!(
             device,
             REDUCE,
             format!("fold_{kind}"),
             grid,
-            (256, 1, 1),
+            Chunks::BLOCK,
             0,
             partial,
             out,
             self.width as i32,
             self.chunks as i32,
             self.from as i32,
-            self.to as i32
+            self.to as i32,
+            i32::from(self.add)
         );
         Ok(())
     }
@@ -124,10 +132,10 @@ pub(super) fn column_sums(x: &Tensor, width: usize, dtype: DType) -> Result<Tens
     chunks.fold(&device, &partial, width, width, dtype)
 }
 
-/// The same in f32 to a device address.
-pub(super) fn write_column_sums(x: &Tensor, width: usize, out: u64) -> Result<()> {
+/// The same in f32 to a device address, on top of what lies there where `add` says so.
+pub(super) fn write_column_sums(x: &Tensor, width: usize, (out, add): (u64, bool)) -> Result<()> {
     let (device, chunks, partial) = partial_column_sums(x, width)?;
-    chunks.fold_all(&device, &partial, (0, width, width), out)
+    chunks.fold_all(&device, &partial, (0, width, width), (out, add))
 }
 
 fn partial_column_sums(x: &Tensor, width: usize) -> Result<(CudaDevice, Chunks, Buffer)> {

@@ -1,26 +1,62 @@
-//! The slopes of one evaluation, from kernel to kernel.
+//! The slopes of a walk, from kernel to kernel.
 
 use candle_core::{CudaDevice, DType, Result, Tensor};
 
-use super::{Layer, Saved};
+use super::{Base, Layer, Saved, Stage};
 use crate::ops::cuda::memory::{Buffer, address};
 use crate::ops::cuda::module::launch;
 use crate::ops::cuda::reduce::{Chunks, write_column_sums};
 use crate::ops::cuda::rotary::turn;
 
+/// Where the gradients of the flat weights are gathered.
+struct Weights {
+    flat: u64,
+    /// Whether an earlier stage has left its own there.
+    add: bool,
+}
+
+impl Weights {
+    /// Where the gradient of the weights from `start` on goes.
+    fn at(&self, start: usize) -> (u64, bool) {
+        (self.flat + 4 * start as u64, self.add)
+    }
+}
+
 impl Layer {
     /// The gradients of x, of the projection and of the flat weights.
     pub(super) fn backward(
         &self,
-        x: &Tensor,
         projection: &Tensor,
         grad: &Tensor,
-        saved: &Saved,
+        saved: Vec<Saved>,
     ) -> Result<[Option<Tensor>; 3]> {
-        let (device, modulation) = (x.device().as_cuda_device()?, &saved.modulation);
-        let (d, rows) = (self.width, self.rows);
+        let device = grad.device().as_cuda_device()?;
         let d_flat = Buffer::new(device, self.maps.flat.shape(), DType::F32)?;
-        let place = |start: usize| d_flat.address().map(|at| at + 4 * start as u64);
+        let d_projection = Buffer::new(device, projection.shape(), DType::F32)?;
+        // `waiting` is a slope that passes a stage by, from the result behind it to what it evaluates.
+        let (mut grad, mut waiting) = (grad.clone(), None);
+        for (i, (stage, saved)) in self.stages.iter().zip(saved).enumerate().rev() {
+            let weights = Weights { flat: d_flat.address()?, add: i + 1 < self.stages.len() };
+            let projections = [address(projection)?, d_projection.address()?].map(|at| self.of_stage(at, i));
+            let passed = waiting.take();
+            if stage.base == Base::Previous {
+                waiting = Some(grad.clone());
+            }
+            grad = self.stage_backward((stage, &saved), (&grad, passed.as_ref()), projections, &weights)?;
+        }
+        Ok([Some(grad), Some(d_projection.tensor()), Some(d_flat.tensor())])
+    }
+
+    /// The slope of what a stage evaluates: by way of the field, of its base where that is the same, and `passed`.
+    fn stage_backward(
+        &self,
+        (stage, saved): (&Stage, &Saved),
+        (grad, passed): (&Tensor, Option<&Tensor>),
+        [projection, d_projection]: [u64; 2],
+        weights: &Weights,
+    ) -> Result<Tensor> {
+        let (device, x, modulation) = (grad.device().as_cuda_device()?, &saved.x, &saved.modulation);
+        let (d, rows) = (self.width, self.rows);
         let d_modulation = Buffer::new(device, (self.groups, 6, d), DType::F32)?;
         let row = |i: usize| d_modulation.address().map(|at| at + 4 * (i * d) as u64);
 
@@ -49,63 +85,47 @@ impl Layer {
         chunks.fold_part(device, &partial, (0, 2 * d, 4 * d), row(4)?, 6 * d)?;
         for (i, first) in [(1, 2 * d), (3, 3 * d)] {
             if let Some(bias) = self.maps.parts[i].bias {
-                chunks.fold_all(device, &partial, (first, d, 4 * d), place(bias)?)?;
+                chunks.fold_all(device, &partial, (first, d, 4 * d), weights.at(bias))?;
             }
         }
 
-        let d_second = self.mlp_backward(device, &d_mlp, saved, &place)?;
-        let d_mixed = self.slope(device, 1, &saved.mixed, &d_attention, &place)?;
+        let d_second = self.mlp_backward(device, &d_mlp, saved, weights)?;
+        let d_mixed = self.slope(device, 1, &saved.mixed, &d_attention, weights)?;
         let d_packed = self.shape.backward(&saved.turned, &saved.mixed, &d_mixed, &saved.norm)?;
         turn(&d_packed, &self.setting.rotary, self.setting.heads, -1.0)?;
         if let Some(bias) = self.maps.parts[0].bias {
-            write_column_sums(&d_packed, self.maps.parts[0].outputs, place(bias)?)?;
+            write_column_sums(&d_packed, self.maps.parts[0].outputs, weights.at(bias))?;
         }
-        let d_first = self.slope(device, 0, &saved.normal[0], &d_packed, &place)?;
+        let d_first = self.slope(device, 0, &saved.normal[0], &d_packed, weights)?;
 
-        let (dx, statistics) =
-            (Buffer::new(device, x.shape(), DType::F32)?, Buffer::new(device, 4 * rows, DType::F32)?);
-        let (grid, block) = self.row_grid();
+        let dx = Buffer::new(device, x.shape(), DType::F32)?;
+        let chunks = Chunks::of_rows(rows, self.groups);
+        let partial = chunks.partial(device, 4 * d)?;
+        let vector = if d <= 2048 { 4 } else { 8 };
         launch!(
             device,
             FIELD,
-            format!("field_norms_statistics_{}", self.kind),
-            grid,
-            block,
-            0,
-            address(x)?,
-            address(modulation)?,
-            address(&d_first)?,
-            address(&d_second)?,
-            statistics.address()?,
-            rows as i32,
-            d as i32,
-            self.group_rows(),
-            self.setting.eps as f32
-        );
-        launch!(
-            device,
-            FIELD,
-            format!("field_norms_backward_{}", self.kind),
+            format!("field_norms_backward_{}_v{vector}", self.kind),
             chunks.grid(),
-            Chunks::BLOCK,
+            (d.div_ceil(32 * vector) as u32 * 32, 1, 1),
             0,
             address(x)?,
             address(modulation)?,
             address(&d_first)?,
             address(&d_second)?,
-            statistics.address()?,
-            if self.sum.on_x { address(grad)? } else { 0 },
+            if stage.base == Base::Own { address(grad)? } else { 0 },
+            passed.map_or(Ok(0), address)?,
             dx.address()?,
             partial.address()?,
             d as i32,
             chunks.group_rows as i32,
             chunks.rows as i32,
-            chunks.count as i32
+            chunks.count as i32,
+            self.setting.eps as f32
         );
         chunks.fold_part(device, &partial, (0, 4 * d, 4 * d), row(0)?, 6 * d)?;
-        let d_projection = Buffer::new(device, projection.shape(), DType::F32)?;
         let [w1, b1, w2, b2] = self.norms(address(&self.maps.flat)?);
-        let [d_w1, d_b1, d_w2, d_b2] = self.norms(d_flat.address()?);
+        let [d_w1, d_b1, d_w2, d_b2] = self.norms(weights.flat);
         launch!(
             device,
             FIELD,
@@ -113,23 +133,24 @@ impl Layer {
             (d.div_ceil(32) as u32, 1, 1),
             (32, 8, 1),
             0,
-            address(projection)?,
+            projection,
             w1,
             b1,
             w2,
             b2,
-            self.lengths()?,
-            self.sum.factor as f32,
+            stage.lengths()?,
+            stage.factor as f32,
             d_modulation.address()?,
-            d_projection.address()?,
+            d_projection,
             d_w1,
             d_b1,
             d_w2,
             d_b2,
             d as i32,
-            self.groups as i32
+            self.groups as i32,
+            i32::from(weights.add)
         );
-        Ok([Some(dx.tensor()), Some(d_projection.tensor()), Some(d_flat.tensor())])
+        Ok(dx.tensor())
     }
 
     /// From the slope of the MLP branch to that of its normalised input.
@@ -138,7 +159,7 @@ impl Layer {
         device: &CudaDevice,
         d_mlp: &Tensor,
         saved: &Saved,
-        place: &impl Fn(usize) -> Result<u64>,
+        weights: &Weights,
     ) -> Result<Tensor> {
         let inner = self.maps.parts[3].inputs;
         let d_active = self.maps.map(3, self.rows).input_gradient(device, &self.maps.weight(3)?, d_mlp)?;
@@ -163,16 +184,16 @@ impl Layer {
             chunks.count as i32
         );
         if let Some(bias) = self.maps.parts[2].bias {
-            chunks.fold_all(device, &partial, (0, inner, inner), place(bias)?)?;
+            chunks.fold_all(device, &partial, (0, inner, inner), weights.at(bias))?;
         }
         self.maps.map(3, self.rows).write_weight_gradient(
             device,
             &active,
             d_mlp,
             DType::F32,
-            place(self.maps.parts[3].weight)?,
+            weights.at(self.maps.parts[3].weight),
         )?;
-        self.slope(device, 2, &saved.normal[1], &d_active, place)
+        self.slope(device, 2, &saved.normal[1], &d_active, weights)
     }
 
     /// Writes the weight's gradient of map `i` and returns the slope of its input.
@@ -182,10 +203,10 @@ impl Layer {
         i: usize,
         input: &Tensor,
         grad: &Tensor,
-        place: &impl Fn(usize) -> Result<u64>,
+        weights: &Weights,
     ) -> Result<Tensor> {
         let map = self.maps.map(i, self.rows);
-        map.write_weight_gradient(device, input, grad, DType::F32, place(self.maps.parts[i].weight)?)?;
+        map.write_weight_gradient(device, input, grad, DType::F32, weights.at(self.maps.parts[i].weight))?;
         map.input_gradient(device, &self.maps.weight(i)?, grad)
     }
 }
