@@ -13,6 +13,9 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use lft::eval::Reference;
 use lft::flow::{Block, Init, Integration, Student, VelocityField};
 use lft::ode::Method;
+use lft::ops::adamw::{Update, adamw, squared_norm};
+use lft::ops::field::{Setting, Sum, Weights, field};
+use lft::ops::frozen::{LayerWeights, frozen};
 use lft::ops::{self, Activation, Rotary, roofline};
 use lft::pythia::{Config, Decoder, Pythia};
 use lft::train::{Objective, Options, Targets, Trainer};
@@ -109,6 +112,92 @@ fn operations(criterion: &mut Criterion) {
     group.bench_function("kl divergence", |bencher| bencher.iter(|| ops::kl_divergence(&logits, &logits)));
 }
 
+/// The weights of a layer in the order of its tensors: weight and bias of two norms and of four maps.
+fn layer(width: usize) -> Vec<Tensor> {
+    let (d, inner) = (width, 4 * width);
+    let norms = [vec![d], vec![d], vec![d], vec![d]];
+    let maps = [
+        vec![3 * d, d],
+        vec![3 * d],
+        vec![d, d],
+        vec![d],
+        vec![inner, d],
+        vec![inner],
+        vec![d, inner],
+        vec![d],
+    ];
+    let scaled = |shape: &Vec<usize>| random(shape).affine(0.5 / (d as f64).sqrt(), 0.0).expect("a weight");
+    norms.iter().chain(&maps).map(scaled).collect()
+}
+
+/// The velocity field and a chain of frozen layers, each one operation; flops are those of products and causal attention.
+fn layers(criterion: &mut Criterion) {
+    let limit = roofline::measure(rayon::current_num_threads()).expect("threads").product();
+    let mut group = group(criterion, "layers");
+    for (batch, tokens, width, heads) in [(8, 256, 128, 4), (4, 256, 512, 8)] {
+        let w = layer(width);
+        let rotary = Rotary::new(width / heads / 4, 10_000.0, tokens, &Device::Cpu).expect("tables");
+        let setting = Setting { rotary, heads, eps: 1e-5, activation: Activation::Gelu };
+        let (x, projection) = (random(&[batch, tokens, width]), random(&[batch, 6 * width]));
+        let flops = batch * tokens * (24 * width * width + 2 * tokens * width);
+        let sum = Sum { length: None, factor: 1.0, on_x: false };
+        let weights = |w: &[Tensor]| {
+            let map = |i: usize| (&w[i], Some(&w[i + 1]));
+            Weights::new([(&w[0], &w[1]), (&w[2], &w[3])], [map(4), map(6), map(8), map(10)])
+        };
+        let plain = weights(&w).expect("weights");
+        bench_flops(&mut group, &format!("field {batch}x{tokens}x{width}"), flops, limit, || {
+            black_box(field(&x, &projection, &plain, &sum, &setting).expect("a velocity"));
+        });
+        let vars: Vec<Tensor> =
+            w.iter().map(|w| Var::from_tensor(w).expect("a variable").into_inner()).collect();
+        let (x, trained) = (Var::from_tensor(&x).expect("a variable"), weights(&vars).expect("weights"));
+        bench_flops(
+            &mut group,
+            &format!("field {batch}x{tokens}x{width} with backward"),
+            3 * flops,
+            limit,
+            || {
+                let u =
+                    field(&x, &projection, &trained, &sum, &setting).expect("a velocity").expect("covered");
+                black_box(u.sum_all().and_then(|u| u.backward()).expect("gradients"));
+            },
+        );
+        let map = |i: usize| (&w[i], Some(&w[i + 1]));
+        let one = || LayerWeights {
+            norms: [(&w[0], &w[1]), (&w[2], &w[3])],
+            maps: [map(4), map(6), map(8), map(10)],
+        };
+        let chain: Vec<_> = (0..6).map(|_| one()).collect();
+        bench_flops(
+            &mut group,
+            &format!("six frozen layers {batch}x{tokens}x{width}"),
+            6 * flops,
+            limit,
+            || {
+                black_box(frozen(&x.detach(), &chain, &setting, true).expect("latents"));
+            },
+        );
+    }
+}
+
+fn optimizer(criterion: &mut Criterion) {
+    let mut group = group(criterion, "optimizer");
+    let var = || Var::from_tensor(&random(&[1 << 20])).expect("a variable");
+    let (w, m, v, gradient) = (var(), var(), var(), random(&[1 << 20]));
+    v.set(&gradient.sqr().expect("squares")).expect("a moment");
+    let (lr, step) = (1e-6, 1);
+    let update =
+        Update { lr, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, step, gradient_scale: 1.0 };
+    // Four tensors are read, three of them written.
+    group.throughput(Throughput::Bytes((7 * 4) << 20));
+    group.bench_function("adamw of a million", |bencher| {
+        bencher.iter(|| adamw(&w, &gradient, &m, &v, &update));
+    });
+    group.throughput(Throughput::Bytes(4 << 20));
+    group.bench_function("squared norm of a million", |bencher| bencher.iter(|| squared_norm(&gradient)));
+}
+
 fn models(criterion: &mut Criterion) {
     let teacher = teacher();
     let student = student(&teacher);
@@ -176,5 +265,5 @@ fn threads(_: &mut Criterion) {
     unsafe { lft::threads::leave_to_rayon() };
 }
 
-criterion_group!(benches, threads, operations, models, training, evaluation);
+criterion_group!(benches, threads, operations, layers, optimizer, models, training, evaluation);
 criterion_main!(benches);

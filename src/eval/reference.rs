@@ -1,6 +1,6 @@
 //! The teacher's side of an evaluation, computed once and shared by every student and solver.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
@@ -39,7 +39,8 @@ pub struct Reference {
     /// The block.
     pub block: Block,
     batches: Vec<Batch>,
-    teacher_nats: f64,
+    /// Mean cross-entropy of the teacher, once it is known.
+    teacher_nats: OnceLock<f64>,
 }
 
 /// One batch of windows.
@@ -67,20 +68,13 @@ impl Reference {
         mut progress: impl FnMut(usize),
     ) -> Result<Self> {
         ensure!(!windows.is_empty(), "an evaluation needs at least one window of tokens");
-        let mut reference = Self { teacher, block, batches: Vec::new(), teacher_nats: 0.0 };
-        let (mut nats, mut tokens, mut done) = (0.0, 0, 0);
+        let mut reference = Self { teacher, block, batches: Vec::new(), teacher_nats: OnceLock::new() };
+        let mut done = 0;
         for ids in windows {
-            let batch = reference.run_teacher(ids)?;
-            for (first, rows) in blocks(batch.rows()) {
-                let next = batch.next.narrow(0, first, rows)?;
-                nats += sum(&ops::cross_entropy(&reference.logits(&batch.last, first, rows)?, &next)?)?;
-            }
-            tokens += batch.rows();
+            reference.batches.push(reference.run_teacher(ids)?);
             done += ids.dim(0)?;
-            reference.batches.push(batch);
             progress(done);
         }
-        reference.teacher_nats = nats / tokens as f64;
         Ok(reference)
     }
 
@@ -113,7 +107,7 @@ impl Reference {
     /// # Errors
     /// Those of `transport`, and latents of another shape.
     pub fn evaluate(&self, mut transport: impl FnMut(&Tensor) -> Result<(Tensor, f64)>) -> Result<Metrics> {
-        let (mut kl, mut nats, mut tokens) = (0.0, 0.0, 0);
+        let (mut kl, mut nats, mut teacher_nats, mut tokens) = (0.0, 0.0, 0.0, 0);
         let (mut error, mut energy, mut most, mut evaluations) = (0.0, 0.0, 0f64, 0.0);
         for batch in &self.batches {
             let (x1, nfe) = transport(&batch.x0)?;
@@ -128,17 +122,24 @@ impl Reference {
             (most, evaluations) = (most.max(nfe), evaluations + nfe * batch.rows() as f64);
             let last = self.last(&x1)?;
             for (first, rows) in blocks(batch.rows()) {
-                let student = self.logits(&last, first, rows)?;
-                kl += sum(&ops::kl_divergence(&self.logits(&batch.last, first, rows)?, &student)?)?;
-                nats += sum(&ops::cross_entropy(&student, &batch.next.narrow(0, first, rows)?)?)?;
+                let (teacher, student) =
+                    (self.logits(&batch.last, first, rows)?, self.logits(&last, first, rows)?);
+                let next = batch.next.narrow(0, first, rows)?;
+                kl += sum(&ops::kl_divergence(&teacher, &student)?)?;
+                nats += sum(&ops::cross_entropy(&student, &next)?)?;
+                // The teacher's logits are at hand here: no pass of their own for its perplexity.
+                if self.teacher_nats.get().is_none() {
+                    teacher_nats += sum(&ops::cross_entropy(&teacher, &next)?)?;
+                }
             }
             tokens += batch.rows();
         }
+        let teacher_nats = *self.teacher_nats.get_or_init(|| teacher_nats / tokens as f64);
         Ok(Metrics {
             kl: kl / tokens as f64,
             nmse: error / energy,
             ppl: (nats / tokens as f64).exp(),
-            teacher_ppl: self.teacher_ppl(),
+            teacher_ppl: teacher_nats.exp(),
             nfe: most.ceil() as usize,
             mean_nfe: evaluations / tokens as f64,
             tokens,
@@ -195,8 +196,22 @@ impl Reference {
     }
 
     /// Perplexity of the teacher itself.
-    pub fn teacher_ppl(&self) -> f64 {
-        self.teacher_nats.exp()
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn teacher_ppl(&self) -> Result<f64> {
+        if let Some(nats) = self.teacher_nats.get() {
+            return Ok(nats.exp());
+        }
+        let (mut nats, mut tokens) = (0.0, 0);
+        for batch in &self.batches {
+            for (first, rows) in blocks(batch.rows()) {
+                let next = batch.next.narrow(0, first, rows)?;
+                nats += sum(&ops::cross_entropy(&self.logits(&batch.last, first, rows)?, &next)?)?;
+            }
+            tokens += batch.rows();
+        }
+        Ok(self.teacher_nats.get_or_init(|| nats / tokens as f64).exp())
     }
 }
 

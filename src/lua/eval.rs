@@ -131,7 +131,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
 }
 
 fn members(class: &mut Members<'_, References>) {
-    class.field("teacher_ppl", |_, this: &References| Ok(this.0.teacher_ppl()));
+    class.field("teacher_ppl", |_, this: &References| this.0.teacher_ppl());
     class.field("block", |_, this: &References| Ok([this.0.block.m, this.0.block.n]));
     class.method(
         Entry {
@@ -168,7 +168,7 @@ fn members(class: &mut Members<'_, References>) {
         },
     );
     class.hidden("Reference.__tostring", |_, this: &References, _: MultiValue| {
-        Ok(format!("Reference: block {}, teacher perplexity {:.2}", this.0.block, this.0.teacher_ppl()))
+        Ok(format!("Reference: block {}, teacher perplexity {:.2}", this.0.block, this.0.teacher_ppl()?))
     });
 }
 

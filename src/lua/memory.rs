@@ -9,8 +9,9 @@ use mlua::Lua;
 
 use super::limits;
 
-/// Tensor bytes handed to Lua between two full collections; less where memory is limited to little more.
-const COLLECT_AFTER: usize = 256 << 20;
+/// Tensor bytes handed to Lua between two full collections; less where memory is limited to little more. Dead tensors that
+/// wait longer are memory that the next ones cannot use, and that no cache holds.
+const COLLECT_AFTER: usize = 48 << 20;
 
 /// Bytes of tensors handed to Lua since the last full collection of this state.
 pub struct Pressure(AtomicUsize);

@@ -1,5 +1,8 @@
 //! Inner loops over contiguous data.
 
+use std::mem::MaybeUninit;
+use std::ptr;
+
 use candle_core::WithDType;
 use rayon::prelude::*;
 
@@ -20,18 +23,25 @@ pub fn accumulate<T: WithDType>(out: &mut [T], c: T, k: &[T]) {
 
 /// `x + Σ cᵢ·kᵢ`; every slice has the length of `x`.
 pub fn add_scaled<T: WithDType>(x: &[T], terms: &[(T, &[T])]) -> Vec<T> {
-    let mut out = x.to_vec();
-    let chunk = |(i, out): (usize, &mut [T])| {
-        for (c, k) in terms {
-            let start = i * CHUNK;
-            accumulate(out, *c, &k[start..start + out.len()]);
+    let Some(((first, k), rest)) = terms.split_first() else { return x.to_vec() };
+    let mut out: Vec<T> = Vec::with_capacity(x.len());
+    let chunk = |(i, out): (usize, &mut [MaybeUninit<T>])| {
+        let range = i * CHUNK..i * CHUNK + out.len();
+        for ((out, &x), &k) in out.iter_mut().zip(&x[range.clone()]).zip(&k[range.clone()]) {
+            out.write(x + *first * k);
         }
+        // SAFETY: the loop above has written every element.
+        let out = unsafe { &mut *(ptr::from_mut(out) as *mut [T]) };
+        rest.iter().for_each(|(c, k)| accumulate(out, *c, &k[range.clone()]));
     };
+    let place = &mut out.spare_capacity_mut()[..x.len()];
     if x.len() < PARALLEL {
-        out.chunks_mut(CHUNK).enumerate().for_each(chunk);
+        place.chunks_mut(CHUNK).enumerate().for_each(chunk);
     } else {
-        out.par_chunks_mut(CHUNK).enumerate().for_each(chunk);
+        place.par_chunks_mut(CHUNK).enumerate().for_each(chunk);
     }
+    // SAFETY: the chunks cover the elements of x.
+    unsafe { out.set_len(x.len()) };
     out
 }
 

@@ -1,11 +1,12 @@
 //! The activations of GPT-NeoX checkpoints.
 
 use std::f64::consts::FRAC_2_PI;
+use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{self, GRAIN, elements, with_elements};
+use super::kernel::{self, GRAIN, elements, with_elements, written};
 use super::math::{erf, exp, tanh};
 use super::simd::vectorised;
 
@@ -45,6 +46,16 @@ impl Activation {
             Self::GeluNew | Self::GeluFast => map(x, gelu_tanh),
             Self::Relu => map(x, |x| x.max(0.0)),
             Self::Silu => map(x, silu),
+        }
+    }
+
+    /// The same in the memory of `x`.
+    pub(super) fn in_place(self, x: &mut [f32]) {
+        match self {
+            Self::Gelu => map_in_place(x, gelu),
+            Self::GeluNew | Self::GeluFast => map_in_place(x, gelu_tanh),
+            Self::Relu => map_in_place(x, |x| x.max(0.0)),
+            Self::Silu => map_in_place(x, silu),
         }
     }
 
@@ -118,17 +129,27 @@ fn silu_slope(x: f32) -> f32 {
 }
 
 vectorised! {
-    fn map_block[F: Fn(f32) -> f32](y: &mut [f32], x: &[f32], f: &F) {
+    fn map_block[F: Fn(f32) -> f32](y: &mut [MaybeUninit<f32>], x: &[f32], f: &F) {
         for (y, &x) in y.iter_mut().zip(x) {
-            *y = f(x);
+            y.write(f(x));
         }
     }
 }
 
 vectorised! {
-    fn slope_block[F: Fn(f32) -> f32](dx: &mut [f32], x: &[f32], grad: &[f32], slope: &F) {
+    fn change_block[F: Fn(f32) -> f32](x: &mut [f32], f: &F) {
+        x.iter_mut().for_each(|x| *x = f(*x));
+    }
+}
+
+fn map_in_place(x: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
+    x.par_chunks_mut(GRAIN).for_each(|x| change_block(x, &f));
+}
+
+vectorised! {
+    fn slope_block[F: Fn(f32) -> f32](dx: &mut [MaybeUninit<f32>], x: &[f32], grad: &[f32], slope: &F) {
         for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(grad) {
-            *dx = g * slope(x);
+            dx.write(g * slope(x));
         }
     }
 }
@@ -164,22 +185,22 @@ fn both(x: &mut [f32], grad: &mut [f32], width: usize, f: impl Fn(f32) -> (f32, 
 
 /// `f` of every element.
 pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut y = vec![0f32; x.len()];
-    y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
-        map_block(y, x, &f);
-    });
-    y
+    let write = |y: &mut [MaybeUninit<f32>]| {
+        y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| map_block(y, x, &f));
+    };
+    // SAFETY: the blocks cover the elements of x.
+    unsafe { written(x.len(), write) }
 }
 
 /// `grad ⊙ slope(x)`.
 pub(super) fn map_with(x: &[f32], grad: &[f32], slope: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut dx = vec![0f32; x.len()];
-    dx.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).zip(grad.par_chunks(GRAIN)).for_each(
-        |((dx, x), grad)| {
-            slope_block(dx, x, grad, &slope);
-        },
-    );
-    dx
+    assert_eq!(x.len(), grad.len(), "a slope for every element");
+    let write = |dx: &mut [MaybeUninit<f32>]| {
+        let inputs = x.par_chunks(GRAIN).zip(grad.par_chunks(GRAIN));
+        dx.par_chunks_mut(GRAIN).zip(inputs).for_each(|(dx, (x, grad))| slope_block(dx, x, grad, &slope));
+    };
+    // SAFETY: the blocks cover the elements of x.
+    unsafe { written(x.len(), write) }
 }
 
 struct Fused(Activation);

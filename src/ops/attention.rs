@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Result, Tensor, bail};
 
 use super::attention_kernel::Fused;
-use super::{Rotary, kernel};
+use super::{Rotary, attention_cached, kernel};
 
 /// Rotary causal attention of one whole sequence:
 /// `softmax(rot(q)·rot(k)ᵀ/√C + causal mask)·v`, heads concatenated.
@@ -20,7 +20,7 @@ pub fn causal(qkv: &Tensor, rotary: &Rotary, heads: usize) -> Result<Tensor> {
         bail!("attention over {tokens} tokens, but the model knows only {} positions", rotary.positions());
     }
     if kernel::applies(&[qkv]) && rotary.tables()[0].device().is_cpu() {
-        return qkv.apply_op1(Fused { rotary: rotary.clone(), heads, channels });
+        return qkv.apply_op1(Fused::new(qkv, rotary, heads, channels)?);
     }
     #[cfg(feature = "cuda")]
     if let Some(y) = super::cuda::causal(qkv, rotary, heads)? {
@@ -52,6 +52,9 @@ pub fn split(qkv: &Tensor, rotary: &Rotary, heads: usize, start: usize) -> Resul
     if let Some(parts) = super::cuda::split(qkv, rotary, heads, start)? {
         return Ok(parts);
     }
+    if let Some([q, k, v]) = attention_cached::split(qkv, rotary, (heads, channels), start)? {
+        return Ok((q, k, v));
+    }
     let (batch, tokens, _) = qkv.dims3()?;
     let packed = qkv.reshape((batch, tokens, heads, 3 * channels))?.transpose(1, 2)?;
     let part = |i: usize| packed.narrow(D::Minus1, i * channels, channels);
@@ -71,6 +74,9 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let seen = k.dims4()?.2;
     #[cfg(feature = "cuda")]
     if let Some(y) = super::cuda::attend_one(q, k, v)? {
+        return Ok(y);
+    }
+    if let Some(y) = attention_cached::attend_one(q, k, v)? {
         return Ok(y);
     }
     let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? / (channels as f64).sqrt())?;

@@ -1,6 +1,7 @@
 //! What the CPU kernels share: access to tensor memory, sums and matrix products.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use gemm::Parallelism;
@@ -84,6 +85,35 @@ fn stored<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
     }
 }
 
+/// A place in memory that several tasks write disjoint parts of.
+pub(crate) struct Shared<T>(pub *mut T);
+
+// SAFETY: the tasks that share it write disjoint parts.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `offset` lies inside the memory.
+    pub unsafe fn at(&self, offset: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// A vector of `len` elements, made by `write`.
+///
+/// # Safety
+/// `write` writes every element of what it is given.
+pub(crate) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut out = Vec::with_capacity(len);
+    write(&mut out.spare_capacity_mut()[..len]);
+    // SAFETY: the caller's promise.
+    unsafe { out.set_len(len) };
+    out
+}
+
 /// A read-only matrix by its memory: element (i, j) lies at `data[i·rows + j·cols]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
@@ -112,6 +142,37 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// The right operand of a product, and what is added to each row of the result.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    pub matrix: Matrix<'a>,
+    /// The same matrix split for the tile unit, where it was.
+    pub split: Option<&'a Split>,
+    /// One for each column.
+    pub bias: Option<&'a [f32]>,
+}
+
+impl<'a> From<Matrix<'a>> for Right<'a> {
+    fn from(matrix: Matrix<'a>) -> Self {
+        Self { matrix, split: None, bias: None }
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use super::amx::Split;
+
+/// There is no tile unit.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+pub(crate) enum Split {}
+
+/// Splits `b` (k, n) for the tile unit, where that pays for many products with it.
+pub(crate) fn split(_size: (usize, usize), _b: Matrix<'_>) -> Option<Split> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return super::amx::split(_size, _b);
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    None
+}
+
 /// `out = keep·out + scale·a·b` with `a` (m, k), `b` (k, n) and `out` (m, n) in rows `out_stride` apart.
 pub(crate) fn matmul(
     size: Size,
@@ -122,17 +183,35 @@ pub(crate) fn matmul(
     out_stride: usize,
     parallelism: Parallelism,
 ) {
+    product_into(size, factors, a, b.into(), out, out_stride, parallelism);
+}
+
+/// [`matmul`] with a bias that is added, and a right operand that may be split already.
+pub(crate) fn product_into(
+    size: Size,
+    factors: (f32, f32),
+    a: Matrix<'_>,
+    b: Right<'_>,
+    out: &mut [f32],
+    out_stride: usize,
+    parallelism: Parallelism,
+) {
     check_operands(size, &a, &b);
     check_result(size, out, out_stride);
     // SAFETY: the three have the sizes given.
     unsafe { multiply(size, factors, a, b, out.as_mut_ptr(), out_stride, parallelism) }
 }
 
-/// `a·b` with `a` (m, k) and `b` (k, n), by all threads.
-pub(crate) fn product(size: Size, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
-    let (m, k, n) = size;
+/// `a·b` with `a` (m, k) and `b` (k, n), and the bias where there is one.
+pub(crate) fn product<'a>(
+    size: Size,
+    a: Matrix<'_>,
+    b: impl Into<Right<'a>>,
+    parallelism: Parallelism,
+) -> Vec<f32> {
+    let ((m, k, n), b) = (size, b.into());
     if k == 0 {
-        return vec![0.0; m * n];
+        return b.bias.map_or_else(|| vec![0.0; m * n], |bias| bias.repeat(m));
     }
     check_operands(size, &a, &b);
     // Memory that is written whole need not be zeroed before.
@@ -140,7 +219,7 @@ pub(crate) fn product(size: Size, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     // SAFETY: the operands have the sizes given, and `out` room for m rows of n; the product writes every element, since
     // it keeps nothing of what was there.
     unsafe {
-        multiply(size, (0.0, 1.0), a, b, out.as_mut_ptr(), n, all_threads());
+        multiply(size, (0.0, 1.0), a, b, out.as_mut_ptr(), n, parallelism);
         out.set_len(m * n);
     }
     out
@@ -156,7 +235,7 @@ pub(crate) fn vector_matmul(
     out_stride: usize,
     parallelism: Parallelism,
 ) {
-    check_operands(size, &a, &b);
+    check_operands(size, &a, &b.into());
     check_result(size, out, out_stride);
     // SAFETY: the three have the sizes given.
     unsafe { vector_multiply(size, factors, a, b, out.as_mut_ptr(), out_stride, parallelism) }
@@ -165,9 +244,10 @@ pub(crate) fn vector_matmul(
 /// (m, k, n) of a product (m, k) by (k, n).
 pub(crate) type Size = (usize, usize, usize);
 
-fn check_operands((m, k, n): Size, a: &Matrix<'_>, b: &Matrix<'_>) {
+fn check_operands((m, k, n): Size, a: &Matrix<'_>, b: &Right<'_>) {
     assert!(a.data.len() >= a.reach(m, k), "matmul: left operand too short");
-    assert!(b.data.len() >= b.reach(k, n), "matmul: right operand too short");
+    assert!(b.matrix.data.len() >= b.matrix.reach(k, n), "matmul: right operand too short");
+    assert!(b.bias.is_none_or(|bias| bias.len() == n), "matmul: a bias for every column");
 }
 
 fn check_result((m, _, n): Size, out: &[f32], out_stride: usize) {
@@ -175,13 +255,15 @@ fn check_result((m, _, n): Size, out: &[f32], out_stride: usize) {
     assert!(fits && out_stride >= n, "matmul: result too short");
 }
 
+/// [`product_into`] without checks.
+///
 /// # Safety
 /// `a`, `b` and `out` reach over the sizes given; `out` need not be initialised where `keep` is 0.
-unsafe fn multiply(
+pub(crate) unsafe fn multiply(
     (m, k, n): Size,
-    factors: (f32, f32),
+    (keep, scale): (f32, f32),
     a: Matrix<'_>,
-    b: Matrix<'_>,
+    b: Right<'_>,
     out: *mut f32,
     out_stride: usize,
     parallelism: Parallelism,
@@ -190,11 +272,37 @@ unsafe fn multiply(
     if super::amx::applies((m, k, n), &a, &b) {
         let parallel = !matches!(parallelism, Parallelism::None);
         // SAFETY: the caller's promise, and the unit is there.
-        unsafe { super::amx::matmul((m, k, n), factors, a, b, out, out_stride, parallel) };
+        unsafe { super::amx::matmul((m, k, n), (keep, scale), a, b, (out, out_stride), parallel) };
         return;
     }
     // SAFETY: the caller's promise.
-    unsafe { vector_multiply((m, k, n), factors, a, b, out, out_stride, parallelism) }
+    unsafe {
+        let keep = match b.bias {
+            Some(bias) => {
+                let (parallel, place) = (!matches!(parallelism, Parallelism::None), Shared(out));
+                let row = |row: usize| begin(place.at(row * out_stride), keep, bias);
+                if parallel {
+                    (0..m).into_par_iter().for_each(row)
+                } else {
+                    (0..m).for_each(row)
+                }
+                1.0
+            }
+            None => keep,
+        };
+        vector_multiply((m, k, n), (keep, scale), a, b.matrix, out, out_stride, parallelism);
+    }
+}
+
+/// `out = keep·out + bias`.
+///
+/// # Safety
+/// `out` has room for the bias; it need not be initialised where `keep` is 0.
+unsafe fn begin(out: *mut f32, keep: f32, bias: &[f32]) {
+    for (i, bias) in bias.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { out.add(i).write(if keep == 0.0 { *bias } else { keep * out.add(i).read() + bias }) };
+    }
 }
 
 /// # Safety
@@ -239,11 +347,14 @@ pub(crate) fn all_threads() -> Parallelism {
     Parallelism::Rayon(rayon::current_num_threads())
 }
 
-/// `Σ f(x₀[i], x₁[i], …)` over slices of one length, in sixteen lanes that become one or two vector registers.
+/// Lanes of a sum, which become one or two vector registers.
+const LANES: usize = 16;
+
+/// `Σ f(x₀[i], x₁[i], …)` over slices of one length, in lanes.
 #[inline(always)]
 pub(crate) fn lane_sum<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
-    let mut lanes = [0f32; 16];
-    let parts = slices.map(|s| s.as_chunks::<16>());
+    let mut lanes = [0f32; LANES];
+    let parts = slices.map(|s| s.as_chunks::<LANES>());
     let blocks = parts.iter().map(|(blocks, _)| blocks.len()).min().unwrap_or(0);
     for i in 0..blocks {
         let block = parts.map(|(blocks, _)| &blocks[i]);
@@ -255,15 +366,25 @@ pub(crate) fn lane_sum<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N])
     (0..rest).map(|i| f(parts.map(|(_, rest)| rest[i]))).sum::<f32>() + lanes.iter().sum::<f32>()
 }
 
-/// Largest element, in sixteen lanes as [`lane_sum`].
+/// Largest element that is a number, in lanes as [`lane_sum`].
 #[inline(always)]
 pub(crate) fn lane_max(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let (blocks, rest) = x.as_chunks::<16>();
+    // One instruction, where `f32::max` takes three: it also asks whether the left side is a number.
+    let larger = |m: f32, x: f32| if x > m { x } else { m };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
     for block in blocks {
-        lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = m.max(x));
+        lanes.iter_mut().zip(block).for_each(|(m, &x)| *m = larger(*m, x));
     }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| m.max(x))
+    rest.iter().fold(fold(lanes, larger), |m, &x| larger(m, x))
+}
+
+/// Folds the lanes, in four columns first, which become one vector register.
+#[inline(always)]
+fn fold(lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let column = |i: usize| f(f(lanes[i], lanes[i + 4]), f(lanes[i + 8], lanes[i + 12]));
+    let columns: [f32; 4] = std::array::from_fn(column);
+    f(f(columns[0], columns[1]), f(columns[2], columns[3]))
 }
 
 /// Sums of the columns of rows of `width`.

@@ -90,7 +90,8 @@ pub(super) fn moments(row: &[f32], eps: f32) -> (f32, f32) {
 }
 
 vectorised! {
-    fn forward_rows[](x: &[f32], scale: &[f32], shift: &[f32], eps: f32, y: &mut [f32]) {
+    /// Rows of one scale and shift.
+    pub(super) fn forward_rows[](x: &[f32], scale: &[f32], shift: &[f32], eps: f32, y: &mut [f32]) {
         let d = scale.len();
         for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
             let (mean, rstd) = moments(x, eps);

@@ -1,9 +1,11 @@
 //! Affine maps over the last dimension.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
+use gemm::Parallelism;
 
-use super::kernel::{self, Matrix, all_threads, elements, matmul, product, with_elements};
+use super::kernel::{
+    self, Matrix, Right, Size, Split, all_threads, elements, product, product_into, with_elements,
+};
 use super::matvec::{ROWS, matvec};
 
 /// `y = x·Wᵀ + b`.
@@ -43,30 +45,50 @@ fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor
     y.reshape(dims)
 }
 
-/// `x·Wᵀ + b` of rows of `inputs`, with W (O, I).
-pub(super) fn affine(
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    (outputs, inputs): (usize, usize),
-) -> Vec<f32> {
-    let rows = x.len() / inputs;
-    let size = (rows, inputs, outputs);
-    let (left, right) = (Matrix::rows(x, inputs), Matrix::rows(weight, inputs).t());
-    if rows > ROWS && bias.is_none() {
-        return product(size, left, right);
+/// The elements of an affine map.
+#[derive(Clone, Copy)]
+pub(super) struct Map<'a> {
+    /// (O, I).
+    pub weight: &'a [f32],
+    /// The transposed weight split for the tile unit, where it was.
+    pub split: Option<&'a Split>,
+    /// (O).
+    pub bias: Option<&'a [f32]>,
+    pub outputs: usize,
+    pub inputs: usize,
+}
+
+impl Map<'_> {
+    /// `x·Wᵀ + b`.
+    ///
+    /// # Shapes
+    /// `x` (R, I), result (R, O).
+    pub fn of(&self, x: &[f32], products: Parallelism) -> Vec<f32> {
+        let rows = x.len() / self.inputs;
+        if rows > ROWS {
+            return product(self.size(x), Matrix::rows(x, self.inputs), self.right(), products);
+        }
+        let mut y = match self.bias {
+            Some(bias) => bias.repeat(rows),
+            None => vec![0f32; rows * self.outputs],
+        };
+        matvec(x, self.weight, &mut y, self.inputs);
+        y
     }
-    let mut y = vec![0f32; rows * outputs];
-    if let Some(bias) = bias {
-        y.par_chunks_mut(outputs * 64)
-            .for_each(|block| block.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(bias)));
+
+    /// `y = keep·y + x·Wᵀ + b` for more than a few rows.
+    pub fn onto(&self, keep: f32, x: &[f32], y: &mut [f32], products: Parallelism) {
+        let (x_matrix, right) = (Matrix::rows(x, self.inputs), self.right());
+        product_into(self.size(x), (keep, 1.0), x_matrix, right, y, self.outputs, products);
     }
-    if rows <= ROWS {
-        matvec(x, weight, &mut y, inputs);
-    } else {
-        matmul(size, (1.0, 1.0), left, right, &mut y, outputs, all_threads());
+
+    fn size(&self, x: &[f32]) -> Size {
+        (x.len() / self.inputs, self.inputs, self.outputs)
     }
-    y
+
+    fn right(&self) -> Right<'_> {
+        Right { matrix: Matrix::rows(self.weight, self.inputs).t(), split: self.split, bias: self.bias }
+    }
 }
 
 struct Affine {
@@ -76,7 +98,8 @@ struct Affine {
 
 impl Affine {
     fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape) -> (CpuStorage, Shape) {
-        let y = affine(x, weight, bias, (self.outputs, self.inputs));
+        let Self { outputs, inputs } = *self;
+        let y = Map { weight, split: None, bias, outputs, inputs }.of(x, all_threads());
         let mut dims = shape.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = self.outputs;
@@ -96,12 +119,12 @@ impl Affine {
             let grad = Matrix::rows(g_data, self.outputs);
             let dx = x.track_op().then(|| {
                 let size = (rows, self.outputs, self.inputs);
-                let dx = product(size, grad, Matrix::rows(w_data, self.inputs));
+                let dx = product(size, grad, Matrix::rows(w_data, self.inputs), all_threads());
                 Tensor::from_vec(dx, x.shape(), x.device())
             });
             let dw = weight.track_op().then(|| {
                 let size = (self.outputs, rows, self.inputs);
-                let dw = product(size, grad.t(), Matrix::rows(x_data, self.inputs));
+                let dw = product(size, grad.t(), Matrix::rows(x_data, self.inputs), all_threads());
                 Tensor::from_vec(dw, weight.shape(), weight.device())
             });
             Ok((dx.transpose()?, dw.transpose()?))

@@ -13,6 +13,8 @@ pub(super) const ROWS: usize = 4;
 
 /// Outputs computed side by side, so that their sums need not wait for each other.
 const TOGETHER: usize = 4;
+/// Elements of a weight that one thread reads faster than it calls for another one.
+const ALONE: usize = 8 * GRAIN;
 const LANES: usize = 16;
 
 /// `y += x·Wᵀ` for at most [`ROWS`] rows.
@@ -21,7 +23,7 @@ const LANES: usize = 16;
 /// `x` (R, I), `weight` (O, I), `y` (R, O), all contiguous.
 pub(super) fn matvec(x: &[f32], weight: &[f32], y: &mut [f32], inputs: usize) {
     let outputs = weight.len() / inputs;
-    if weight.len() <= GRAIN {
+    if weight.len() <= ALONE {
         dots(x, weight, y, inputs);
         return;
     }

@@ -13,6 +13,7 @@ pub mod adamw;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 pub mod attention;
+mod attention_cached;
 mod attention_kernel;
 #[cfg(test)]
 pub(crate) mod check;
@@ -21,12 +22,14 @@ pub mod cuda;
 pub mod divergence;
 pub mod embedding;
 pub mod field;
+pub mod frozen;
 pub mod gate;
 pub mod graft;
 mod kernel;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+mod matmul;
 mod matvec;
 pub mod pointwise;
 pub mod recompute;
@@ -34,6 +37,7 @@ pub mod residual;
 pub mod roofline;
 pub mod rotary;
 pub mod scale;
+mod sequences;
 mod simd;
 mod square_error;
 
@@ -44,6 +48,7 @@ pub use gate::gated_sum;
 pub use graft::graft;
 pub use layer_norm::{layer_norm, layer_norm_to};
 pub use linear::linear;
+pub use matmul::matmul;
 pub use pointwise::tanh;
 pub use recompute::Recompute;
 pub use residual::residual;

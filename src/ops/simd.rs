@@ -28,9 +28,9 @@ pub(super) fn width() -> Width {
 /// The body itself stands in a function with the wide instructions enabled, so that closures and inlined calls in
 /// it use them too.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* fn $name:ident [$($generic:tt)*] ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident [$($generic:tt)*] ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        fn $name<$($generic)*>($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name<$($generic)*>($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]

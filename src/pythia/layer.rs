@@ -59,6 +59,20 @@ impl LayerContext {
         ops::attention::causal(qkv, &self.rotary, self.heads)
     }
 
+    /// Carries latents over layers one after the other, as one operation; `None` where that does not cover them.
+    ///
+    /// # Shapes
+    /// `x` (B, T, D), result the same.
+    pub fn frozen(&self, x: &Tensor, layers: &[Layer]) -> Result<Option<Tensor>> {
+        if layers.is_empty() || !x.device().is_cpu() {
+            return Ok(None);
+        }
+        let Self { heads, eps, parallel, activation, ref rotary } = *self;
+        let setting = ops::field::Setting { rotary: rotary.clone(), heads, eps, activation };
+        let weights: Vec<_> = layers.iter().map(Layer::weights).collect();
+        ops::frozen::frozen(x, &weights, &setting, parallel)
+    }
+
     /// The same for the next T tokens after those that `cache` has seen; they join it.
     ///
     /// # Shapes
@@ -126,6 +140,15 @@ impl Layer {
                 std::iter::once((format!("{name}.weight"), weight)).chain(bias)
             })
             .collect()
+    }
+
+    fn weights(&self) -> ops::frozen::LayerWeights<'_> {
+        let norms = [&self.input_layernorm, &self.post_attention_layernorm];
+        let maps = [&self.query_key_value, &self.dense, &self.dense_h_to_4h, &self.dense_4h_to_h];
+        ops::frozen::LayerWeights {
+            norms: norms.map(|norm| (&norm.weight, &norm.bias)),
+            maps: maps.map(|map| (&map.weight, map.bias.as_ref())),
+        }
     }
 
     /// The same layer with each weight replaced by what `f` makes of it.

@@ -178,6 +178,9 @@ impl Pythia {
     pub fn run(&self, x: &Tensor, from: usize, to: usize) -> Result<Tensor> {
         self.check_boundaries(from, to)?;
         self.check_length(self.check_latents(x)?)?;
+        if let Some(y) = self.context.frozen(x, &self.layers[from..to])? {
+            return Ok(y);
+        }
         let mut x = x.clone();
         for layer in &self.layers[from..to] {
             x = layer.forward(&x, &self.context)?;

@@ -8,6 +8,7 @@ use super::handle::{Handle, TensorArg};
 use crate::lua::catalogue::Entry;
 use crate::lua::memory;
 use crate::lua::register::Members;
+use crate::ops;
 
 /// Matrix products.
 pub fn members(class: &mut Members<'_, Handle>) {
@@ -70,7 +71,10 @@ fn product(rows: &Tensor, columns: &Tensor) -> candle_core::Result<Tensor> {
         let count = dims[..dims.len() - 1].iter().product::<usize>();
         let last = dims.len() - 1;
         dims[last] = columns.dims()[1];
-        return rows.reshape((count, k))?.matmul(&readable(columns)?)?.reshape(dims);
+        return ops::matmul(&rows.reshape((count, k))?, &readable(columns)?)?.reshape(dims);
+    }
+    if rows.rank() == 2 && columns.rank() == 2 {
+        return ops::matmul(&readable(rows)?, &readable(columns)?);
     }
     readable(rows)?.broadcast_matmul(&readable(columns)?)
 }

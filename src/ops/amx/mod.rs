@@ -15,11 +15,11 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::kernel::Matrix;
+use super::kernel::{Matrix, Right, Shared};
 use pack::{BLOCK, DEPTH, Line, Operand, PANEL_LINES, Side, pack};
 
-/// Depth of one pass over the operands.
-const PASS_DEPTH: usize = 256;
+/// Depth of one pass over the operands: panels of both sides stay in the first-level cache.
+const PASS_DEPTH: usize = 128;
 /// Columns of one pass: with [`PASS_DEPTH`], the right operand's parts fit the second-level cache beside a task's rows.
 const PASS_COLUMNS: usize = 1024;
 /// Rows of one task.
@@ -38,64 +38,72 @@ pub(super) fn available() -> bool {
     })
 }
 
-/// Whether a product of this size and these layouts gains by the unit. Splitting an operand costs as much as about a hundred
-/// rows or columns of products with it.
-pub(super) fn applies((m, k, n): (usize, usize, usize), a: &Matrix<'_>, b: &Matrix<'_>) -> bool {
+/// Rows or columns of products that cost as much as the unit gains by them once the other operand is split.
+const SPLITTING: usize = 56;
+
+/// Whether a product of this size and these layouts gains by the unit, where b may be split already.
+pub(super) fn applies((m, k, n): (usize, usize, usize), a: &Matrix<'_>, b: &Right<'_>) -> bool {
     let dense = |x: &Matrix<'_>| x.row_stride == 1 || x.col_stride == 1;
-    k >= DEPTH && m * n >= 128 * (m + n) && dense(a) && dense(b) && available()
+    let lines = m + if b.split.is_some() { 0 } else { n };
+    k >= DEPTH && m * n >= SPLITTING * lines && dense(a) && dense(&b.matrix) && available()
 }
 
-/// A place in memory that several tasks write disjoint parts of.
-struct Shared<T>(*mut T);
+/// A right operand, split and laid out for every pass over it.
+pub(crate) struct Split(Vec<Vec<Line>>);
 
-// SAFETY: the tasks that share it write disjoint parts.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    /// # Safety
-    /// `offset` lies inside the memory.
-    unsafe fn at(&self, offset: usize) -> *mut T {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(offset) }
-    }
+/// Splits `b` (k, n) for many products with it, where the unit is there and reads its layout.
+pub(super) fn split((k, n): (usize, usize), b: Matrix<'_>) -> Option<Split> {
+    let dense = b.row_stride == 1 || b.col_stride == 1;
+    let right = Operand { data: b.data, outer_stride: b.col_stride, depth_stride: b.row_stride };
+    let pass = |(depth, columns)| pack_columns(right, columns, depth, true);
+    (dense && k >= DEPTH && available()).then(|| Split(passes(k, n).into_iter().map(pass).collect()))
 }
 
-/// `out = keep·out + scale·a·b`, as [`super::kernel::matmul`], whose checks the caller has made.
+/// Depths and columns of every pass over operands, in their order.
+fn passes(k: usize, n: usize) -> Vec<(Range, Range)> {
+    let depths = (0..k).step_by(PASS_DEPTH).map(|first| first..(first + PASS_DEPTH).min(k));
+    let columns = || (0..n).step_by(PASS_COLUMNS).map(|first| first..(first + PASS_COLUMNS).min(n));
+    depths.flat_map(|depth| columns().map(move |columns| (depth.clone(), columns))).collect()
+}
+
+/// `out = keep·out + scale·a·b + bias`, as [`super::kernel::multiply`], whose checks the caller has made.
 ///
 /// # Safety
-/// `a`, `b` and `out` reach over the sizes given, and [`applies`] said so; `out` need not be initialised where `keep` is 0.
+/// `a`, `b`, `bias` and `out` reach over the sizes given, and [`applies`] said so; `out` need not be initialised where `keep`
+/// is 0.
 pub(super) unsafe fn matmul(
     (m, k, n): (usize, usize, usize),
     (keep, scale): (f32, f32),
     a: Matrix<'_>,
-    b: Matrix<'_>,
-    out: *mut f32,
-    out_stride: usize,
+    Right { matrix: b, split, bias }: Right<'_>,
+    (out, out_stride): (*mut f32, usize),
     parallel: bool,
 ) {
     let left = Operand { data: a.data, outer_stride: a.row_stride, depth_stride: a.col_stride };
     let right = Operand { data: b.data, outer_stride: b.col_stride, depth_stride: b.row_stride };
     let out = Shared(out);
-    for first_k in (0..k).step_by(PASS_DEPTH) {
-        let depth = first_k..(first_k + PASS_DEPTH).min(k);
-        let keep = if first_k == 0 { keep } else { 1.0 };
-        for first_column in (0..n).step_by(PASS_COLUMNS) {
-            let columns = first_column..(first_column + PASS_COLUMNS).min(n);
-            let panels = pack_columns(right, columns.clone(), depth.clone(), parallel);
-            let task = |task: usize| {
-                let rows = task * TASK_ROWS..((task + 1) * TASK_ROWS).min(m);
-                // SAFETY: a task writes its own rows of `out`, inside the sizes given.
-                unsafe {
-                    let corner = out.at(rows.start * out_stride + columns.start);
-                    let out = (corner, out_stride);
-                    multiply_rows((left, rows, depth.clone()), &panels, columns.len(), (keep, scale), out);
-                }
-            };
-            let tasks = m.div_ceil(TASK_ROWS);
-            if parallel { (0..tasks).into_par_iter().for_each(task) } else { (0..tasks).for_each(task) }
-        }
+    for (pass, (depth, columns)) in passes(k, n).into_iter().enumerate() {
+        let (keep, bias) = if depth.start == 0 { (keep, bias) } else { (1.0, None) };
+        let bias = bias.map(|bias| &bias[columns.clone()]);
+        let packed;
+        let panels = match split {
+            Some(split) => &split.0[pass],
+            None => {
+                packed = pack_columns(right, columns.clone(), depth.clone(), parallel);
+                &packed
+            }
+        };
+        let task = |task: usize| {
+            let rows = task * TASK_ROWS..((task + 1) * TASK_ROWS).min(m);
+            // SAFETY: a task writes its own rows of `out`, inside the sizes given.
+            unsafe {
+                let corner = out.at(rows.start * out_stride + columns.start);
+                let result = tile::Result { corner, stride: out_stride, keep, scale, bias };
+                multiply_rows((left, rows, depth.clone()), panels, columns.len(), result);
+            }
+        };
+        let tasks = m.div_ceil(TASK_ROWS);
+        if parallel { (0..tasks).into_par_iter().for_each(task) } else { (0..tasks).for_each(task) }
     }
 }
 
@@ -136,20 +144,19 @@ fn pack_columns(right: Operand<'_>, columns: Range, depth: Range, parallel: bool
 /// One task: packs its rows of the left operand and multiplies them with all panels.
 ///
 /// # Safety
-/// `out` holds the task's rows of so many columns, `out_stride` apart, which nobody else uses.
+/// `result` holds the task's rows of so many columns, which nobody else uses.
 unsafe fn multiply_rows(
     (left, rows, depth): (Operand<'_>, Range, Range),
     panels: &[Line],
     columns: usize,
-    factors: (f32, f32),
-    (out, out_stride): (*mut f32, usize),
+    result: tile::Result<'_>,
 ) {
     let (steps, lines) = (steps(&depth), steps(&depth) * PANEL_LINES);
     let blocks = || rows.clone().step_by(BLOCK).map(|first| first..(first + BLOCK).min(rows.end)).enumerate();
     let mut own: Vec<Line> = Vec::with_capacity(rows.len().div_ceil(BLOCK) * lines);
     let mut block = tile::Block::default();
     // SAFETY: `own` has room for the panels of its rows; panels and block have the sizes that the tile unit reads
-    // and writes; the part of a block that is added to `out` is cut to the rows and columns that there are.
+    // and writes; the part of a block that is added to the result is cut to the rows and columns that there are.
     unsafe {
         for (i, rows) in blocks() {
             pack(left, Side::Left, rows, depth.clone(), own.as_mut_ptr().add(i * lines));
@@ -159,8 +166,7 @@ unsafe fn multiply_rows(
             let columns = (columns - j * BLOCK).min(BLOCK);
             for (i, rows) in blocks() {
                 tile::multiply(own.as_ptr().add(i * lines), panel.as_ptr(), steps, &mut block);
-                let corner = out.add(i * BLOCK * out_stride + j * BLOCK);
-                tile::add(&block, (rows.len(), columns), factors, corner, out_stride);
+                tile::add(&block, (rows.len(), columns), result.at(i * BLOCK, j * BLOCK));
             }
         }
         tile::release();
@@ -198,7 +204,18 @@ mod tests {
                 let start = values(m * stride, 3);
                 let mut out = start.clone();
                 // SAFETY: the three have the sizes given.
-                unsafe { matmul((m, k, n), (0.5, 2.0), a, b, out.as_mut_ptr(), stride, m % 2 == 0) };
+                let right = Right::from(b);
+                unsafe { matmul((m, k, n), (0.5, 2.0), a, right, (out.as_mut_ptr(), stride), m % 2 == 0) };
+                let (bias, split) = (values(n, 4), split((k, n), b));
+                let right = Right { split: split.as_ref(), bias: Some(&bias), ..right };
+                let mut added = start.clone();
+                // SAFETY: as above.
+                unsafe { matmul((m, k, n), (0.5, 2.0), a, right, (added.as_mut_ptr(), stride), false) };
+                let expected = |(e, x): (usize, &f32)| x + bias.get(e % stride).unwrap_or(&0.0);
+                let expected: Vec<f32> = out.iter().enumerate().map(expected).collect();
+                let gap = added.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+                let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+                assert!(gap <= 1e-6 * largest, "({m}, {k}, {n}) with a bias: {gap:e} of {largest:e}");
                 let at = |x: &Matrix<'_>, i: usize, j: usize| {
                     f64::from(x.data[i * x.row_stride + j * x.col_stride])
                 };
@@ -240,7 +257,7 @@ mod tests {
         };
         let (mut tiles, mut vectors) = (vec![0f32; m * n], vec![0f32; m * n]);
         // SAFETY: the three have the sizes given.
-        unsafe { matmul((m, k, n), (0.0, 1.0), a, b, tiles.as_mut_ptr(), n, false) };
+        unsafe { matmul((m, k, n), (0.0, 1.0), a, b.into(), (tiles.as_mut_ptr(), n), false) };
         kernel::vector_matmul((m, k, n), (0.0, 1.0), a, b, &mut vectors, n, gemm::Parallelism::None);
         assert!(error(&tiles) <= error(&vectors), "{:e} {:e}", error(&tiles), error(&vectors));
     }

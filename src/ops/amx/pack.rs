@@ -83,9 +83,11 @@ unsafe fn along_depth(x: Operand<'_>, outer: Range<usize>, depth: Range<usize>) 
     let mut parts = [[_mm512_setzero_si512(); TILE]; PARTS];
     let (low, high) = (first_lanes(depth.len()), first_lanes(depth.len().saturating_sub(16)));
     for (r, o) in outer.enumerate() {
-        // SAFETY: the masks keep the loads inside the row.
+        // SAFETY: the masks keep the loads inside the row. What is fetched ahead may lie anywhere.
         let (a, b) = unsafe {
             let row = x.data.as_ptr().add(o * x.outer_stride + depth.start);
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(DEPTH).cast());
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(DEPTH + 16).cast());
             (_mm512_maskz_loadu_ps(low, row), _mm512_maskz_loadu_ps(high, row.wrapping_add(16)))
         };
         for (part, split) in parts.iter_mut().zip(split(a, b)) {
@@ -106,9 +108,13 @@ unsafe fn across_depth(x: Operand<'_>, outer: Range<usize>, depth: Range<usize>)
         2, 17, 1, 16, 0,
     );
     for (r, d) in depth.clone().step_by(2).enumerate() {
-        // SAFETY: the mask keeps the loads inside the rows; a depth beyond the range has no lanes.
+        // SAFETY: the mask keeps the loads inside the rows; a depth beyond the range has no lanes. What is fetched ahead
+        // may lie anywhere.
         let (a, b) = unsafe {
             let row = x.data.as_ptr().wrapping_add(d * x.depth_stride + outer.start);
+            // Rows are too far apart for the processor to guess the next ones.
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(DEPTH * x.depth_stride).cast());
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add((DEPTH + 1) * x.depth_stride).cast());
             let second = if d + 1 < depth.end { lanes } else { 0 };
             (
                 _mm512_maskz_loadu_ps(lanes, row),

@@ -144,27 +144,50 @@ pub(super) unsafe fn multiply(a: *const Line, b: *const Line, steps: usize, out:
     }
 }
 
-/// `out = keep·out + scale·block` over the block's first rows and columns.
+/// Where a block of a product goes: `out = keep·out + scale·block + bias`.
+#[derive(Clone, Copy)]
+pub(super) struct Result<'a> {
+    /// The block's first element.
+    pub corner: *mut f32,
+    /// How far rows lie apart.
+    pub stride: usize,
+    pub keep: f32,
+    pub scale: f32,
+    /// One for each column.
+    pub bias: Option<&'a [f32]>,
+}
+
+impl Result<'_> {
+    /// The same from another element on.
+    ///
+    /// # Safety
+    /// The result has that row and column.
+    pub unsafe fn at(self, row: usize, column: usize) -> Self {
+        // SAFETY: the caller's promise.
+        let corner = unsafe { self.corner.add(row * self.stride + column) };
+        Self { corner, bias: self.bias.map(|bias| &bias[column..]), ..self }
+    }
+}
+
+/// Adds the block's first rows and columns to the result.
 ///
 /// # Safety
-/// `out` has room for that many rows `stride` apart, which nobody else uses and which hold numbers unless `keep` is 0, and
-/// the processor has AVX-512.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn add(
-    block: &Block,
-    (rows, columns): (usize, usize),
-    (keep, scale): (f32, f32),
-    out: *mut f32,
-    stride: usize,
-) {
+/// The result has room for them, nobody else uses it and it holds numbers unless `keep` is 0, and the processor has AVX-512.
+#[target_feature(enable = "avx512f,fma")]
+pub(super) unsafe fn add(block: &Block, (rows, columns): (usize, usize), result: Result<'_>) {
+    let mut bias = [0f32; BLOCK];
+    if let Some(given) = result.bias {
+        bias[..columns].copy_from_slice(&given[..columns]);
+    }
     for (r, row) in block.0.iter().take(rows).enumerate() {
         // SAFETY: the caller's promise.
-        let out = unsafe { std::slice::from_raw_parts_mut(out.add(r * stride).cast(), columns) };
+        let out =
+            unsafe { std::slice::from_raw_parts_mut(result.corner.add(r * result.stride).cast(), columns) };
         match <&mut [MaybeUninit<f32>; BLOCK]>::try_from(&mut *out) {
             // SAFETY: the caller's promise.
-            Ok(whole) => unsafe { add_row(whole, row, keep, scale) },
+            Ok(whole) => unsafe { add_row(whole, row, &bias, result) },
             // SAFETY: the caller's promise.
-            Err(_) => unsafe { add_row(out, &row[..columns], keep, scale) },
+            Err(_) => unsafe { add_row(out, &row[..columns], &bias, result) },
         }
     }
 }
@@ -177,14 +200,16 @@ pub(super) unsafe fn add(
 unsafe fn add_row<Out: AsMut<[MaybeUninit<f32>]> + ?Sized, Row: AsRef<[f32]> + ?Sized>(
     out: &mut Out,
     row: &Row,
-    keep: f32,
-    scale: f32,
+    bias: &[f32; BLOCK],
+    Result { keep, scale, .. }: Result<'_>,
 ) {
-    let pairs = out.as_mut().iter_mut().zip(row.as_ref());
+    let pairs = out.as_mut().iter_mut().zip(row.as_ref()).zip(bias);
     if keep == 0.0 {
-        pairs.for_each(|(out, x)| _ = out.write(scale * x));
+        pairs.for_each(|((out, x), bias)| _ = out.write(scale * x + bias));
     } else {
         // SAFETY: the caller's promise.
-        pairs.for_each(|(out, x)| _ = out.write(keep * unsafe { out.assume_init() } + scale * x));
+        pairs.for_each(|((out, x), bias)| {
+            _ = out.write(keep * unsafe { out.assume_init() } + (scale * x + bias));
+        });
     }
 }

@@ -1,5 +1,7 @@
 //! The gated sum of the two branches.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::super::simd::vectorised;
@@ -8,17 +10,24 @@ use super::modulation::Modulation;
 /// Rows of a task.
 const ROWS: usize = 128;
 
-/// `gate₁⊙a + gate₂⊙m [+ x]`.
-pub(super) fn forward([a, m]: &[Vec<f32>; 2], modulation: &Modulation, on_x: Option<&[f32]>) -> Vec<f32> {
+/// Writes `gate₁⊙a + gate₂⊙m [+ x]`, every element.
+pub(super) fn forward(
+    u: &mut [MaybeUninit<f32>],
+    [a, m]: &[Vec<f32>; 2],
+    modulation: &Modulation,
+    on_x: Option<&[f32]>,
+) {
+    assert_eq!((u.len(), m.len()), (a.len(), a.len()), "gates: results and branches of one size");
     let d = modulation.width();
-    let group = a.len() / modulation.groups();
-    let mut u = on_x.map_or_else(|| vec![0f32; a.len()], <[f32]>::to_vec);
+    let (group, block) = (a.len() / modulation.groups(), ROWS * d);
     let groups = u.par_chunks_mut(group).zip(a.par_chunks(group)).zip(m.par_chunks(group));
     groups.enumerate().for_each(|(g, ((u, a), m))| {
-        let blocks = u.par_chunks_mut(ROWS * d).zip(a.par_chunks(ROWS * d)).zip(m.par_chunks(ROWS * d));
-        blocks.for_each(|((u, a), m)| forward_rows(u, a, m, modulation.gates(g)));
+        let blocks = u.par_chunks_mut(block).zip(a.par_chunks(block)).zip(m.par_chunks(block));
+        blocks.enumerate().for_each(|(i, ((u, a), m))| {
+            let on_x = on_x.map(|x| &x[g * group + i * block..][..a.len()]);
+            forward_rows(u, a, m, modulation.gates(g), on_x);
+        });
     });
-    u
 }
 
 /// The branches' slopes in the branches' memory; the slopes of the gates go to `slopes`.
@@ -47,12 +56,14 @@ pub(super) fn backward(
 }
 
 vectorised! {
-    fn forward_rows[](u: &mut [f32], a: &[f32], m: &[f32], gates: &[f32]) {
+    fn forward_rows[](u: &mut [MaybeUninit<f32>], a: &[f32], m: &[f32], gates: &[f32], on_x: Option<&[f32]>) {
         let d = gates.len() / 2;
         let (first, second) = (&gates[..d], &gates[d..][..d]);
-        for ((u, a), m) in u.chunks_exact_mut(d).zip(a.chunks_exact(d)).zip(m.chunks_exact(d)) {
-            for i in 0..d {
-                u[i] += first[i] * a[i] + second[i] * m[i];
+        let rows = u.chunks_exact_mut(d).zip(a.chunks_exact(d)).zip(m.chunks_exact(d));
+        for (row, ((u, a), m)) in rows.enumerate() {
+            match on_x.map(|x| &x[row * d..][..d]) {
+                Some(x) => (0..d).for_each(|i| _ = u[i].write(first[i] * a[i] + second[i] * m[i] + x[i])),
+                None => (0..d).for_each(|i| _ = u[i].write(first[i] * a[i] + second[i] * m[i])),
             }
         }
     }

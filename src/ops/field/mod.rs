@@ -3,26 +3,31 @@
 //!
 //! Composed of separate operations, every intermediate result would cost candle a gradient tensor that is cleared, added
 //! to and read again, one element at a time; here the slopes go from kernel to kernel, many of them in the memory of what
-//! they are the slopes of.
+//! they are the slopes of, and each task takes its sequences through all kernels.
 
 mod gates;
 mod modulation;
 mod norms;
+mod task;
 #[cfg(test)]
 mod tests;
 mod weights;
 
+use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use gemm::Parallelism;
+use rayon::prelude::*;
 
-use super::attention_kernel::Fused as Attention;
+use super::attention_kernel::Sizes;
 use super::kernel::{self, elements, with_elements};
-use super::linear::affine;
+use super::sequences::{Sequences, inside};
 use super::{Activation, Rotary};
 use modulation::Modulation;
+use task::Task;
 pub use weights::Weights;
-use weights::{Gathered, View};
+use weights::{Gathered, Gradients, Splits, View};
 
 /// What every evaluation of a field shares.
 #[derive(Clone)]
@@ -81,13 +86,13 @@ pub fn field(
         None => vec![1.0; groups],
     };
     let evaluation = Evaluation {
-        attention: Attention { rotary: setting.rotary.clone(), heads: setting.heads, channels },
+        rotary: setting.rotary.clone(),
+        sizes: Sizes { tokens, heads: setting.heads, channels },
         eps: setting.eps as f32,
         activation: setting.activation,
         weights: weights.clone(),
         factors: factors.iter().map(|length| length * sum.factor as f32).collect(),
         on_x: sum.on_x,
-        tokens,
         width,
         keep: x.track_op() || projection.track_op() || weights.token().track_op(),
         saved: Mutex::new(None),
@@ -97,51 +102,43 @@ pub fn field(
 
 /// One evaluation.
 struct Evaluation {
-    attention: Attention,
+    rotary: Rotary,
+    sizes: Sizes,
     eps: f32,
     activation: Activation,
     weights: Weights,
     /// factor·length of each group.
     factors: Vec<f32>,
     on_x: bool,
-    tokens: usize,
     width: usize,
     /// Whether a backward may follow.
     keep: bool,
     saved: Mutex<Option<Saved>>,
 }
 
-/// What the backward needs of the forward.
+/// What the backward needs of the forward: the rows that norms and gates multiply by, and what each task left behind.
 struct Saved {
     modulation: Modulation,
-    /// The two norms' results (B·T, D).
-    normal: [Vec<f32>; 2],
-    /// The packed projection (B·T, 3·D).
-    packed: Vec<f32>,
-    /// The attention's result in front of its output projection (B·T, D).
-    mixed: Vec<f32>,
-    /// The two branches (B·T, D).
-    branches: [Vec<f32>; 2],
-    /// The MLP's hidden values in front of the activation.
-    hidden: Vec<f32>,
+    tasks: Vec<task::Saved>,
 }
 
 impl Evaluation {
+    /// The result, and what the backward needs of each task where one may follow.
     fn forward(&self, x: &[f32], projection: &[f32]) -> Result<(Vec<f32>, Saved)> {
-        let on_x = self.on_x.then_some(x);
         self.weights.read(|weights| {
             let modulation = Modulation::new(projection, weights.norms(), &self.factors);
-            let normal = norms::forward(x, &modulation, self.eps);
-            let packed = map(&weights, 0, &normal[0]);
-            let mixed = with_elements(self.attention.rotary.tables(), |tables| {
-                Ok(self.attention.attend(&packed, self.tokens, tables))
-            })?;
-            let attention = map(&weights, 1, &mixed);
-            let hidden = map(&weights, 2, &normal[1]);
-            let mlp = map(&weights, 3, &self.activation.of(&hidden));
-            let branches = [attention, mlp];
-            let u = gates::forward(&branches, &modulation, on_x);
-            Ok((u, Saved { modulation, normal, packed, mixed, branches, hidden }))
+            let (sequences, block) = self.sequences(x);
+            let splits = weights.splits(sequences.tasks(), true);
+            let layer = (&weights, &splits, sequences.products());
+            let mut u = Vec::with_capacity(x.len());
+            let blocks = u.spare_capacity_mut()[..x.len()].par_chunks_mut(block).zip(x.par_chunks(block));
+            let one = |(i, (u, x)): (usize, (&mut [MaybeUninit<f32>], &[f32]))| {
+                self.task(layer, modulation.of_task(i, sequences.of_a_task())).forward(x, u)
+            };
+            let tasks: Vec<_> = blocks.enumerate().map(one).collect::<Result<_>>()?;
+            // SAFETY: the tasks have written every element.
+            unsafe { u.set_len(x.len()) };
+            Ok((u, Saved { modulation, tasks: tasks.into_iter().flatten().collect() }))
         })
     }
 
@@ -149,50 +146,69 @@ impl Evaluation {
     fn backward(
         &self,
         (x, projection, grad): (&[f32], &[f32], &[f32]),
-        saved: Saved,
+        Saved { modulation, tasks }: Saved,
         gathered: &mut Gathered,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let Saved { modulation, normal: [first, second], packed, mixed, branches: [attention, mlp], hidden } =
-            saved;
         self.weights.read(|weights| {
-            let mut slopes = modulation.zeros();
-            let [d_attention, d_mlp] = gates::backward([attention, mlp], grad, &modulation, &mut slopes);
-            gathered.bias(&weights, 1, || slopes.branch_sums(&modulation, 0));
-            gathered.bias(&weights, 3, || slopes.branch_sums(&modulation, 1));
-
-            let (mut active, mut d_hidden) = (hidden, weights.input_slope(3, &d_mlp));
-            let inner = weights.part(3).inputs;
-            let d_bias = self.activation.backward_in_place(&mut active, &mut d_hidden, inner);
-            gathered.bias(&weights, 2, || d_bias);
-            gathered.weight(&weights, 3, &active, &d_mlp);
-            drop((active, d_mlp));
-            gathered.weight(&weights, 2, &second, &d_hidden);
-            let d_second = weights.input_slope(2, &d_hidden);
-            drop((second, d_hidden));
-
-            gathered.weight(&weights, 1, &mixed, &d_attention);
-            let d_mixed = weights.input_slope(1, &d_attention);
-            drop((mixed, d_attention));
-            let d_packed = with_elements(self.attention.rotary.tables(), |tables| {
-                Ok(self.attention.slopes(&packed, &d_mixed, self.tokens, tables))
-            })?;
-            drop((packed, d_mixed));
-            gathered.bias(&weights, 0, || kernel::column_sums(&d_packed, 3 * self.width));
-            gathered.weight(&weights, 0, &first, &d_packed);
-            let d_first = weights.input_slope(0, &d_packed);
-
-            let on_x = self.on_x.then_some(grad);
-            let dx = norms::backward(x, [d_first, d_second], on_x, (&modulation, self.eps), &mut slopes);
+            let (sequences, block) = self.sequences(x);
+            let splits = weights.splits(sequences.tasks(), false);
+            let count = weights.lanes(tasks.len());
+            let in_a_lane = tasks.len().div_ceil(count);
+            let layer = (&weights, &splits, inside(count));
+            let mut dx = Vec::with_capacity(x.len());
+            let places = dx.spare_capacity_mut()[..x.len()].par_chunks_mut(block * in_a_lane);
+            let lanes = gathered.lanes(count).par_iter_mut().zip(grouped(tasks, in_a_lane));
+            // A lane takes its tasks one after the other, so that its sums are formed in their order.
+            let one = |(lane, (dx, (gradients, tasks))): (usize, Lane<'_>)| {
+                let tasks = tasks.into_iter().zip(dx.chunks_mut(block)).enumerate();
+                let one = |(i, (saved, dx)): (usize, (task::Saved, &mut [MaybeUninit<f32>]))| {
+                    let i = lane * in_a_lane + i;
+                    let task = self.task(layer, modulation.of_task(i, sequences.of_a_task()));
+                    let (x, grad) = (&x[i * block..][..dx.len()], &grad[i * block..][..dx.len()]);
+                    task.backward((x, grad), saved, gradients, dx)
+                };
+                tasks.map(one).collect::<Result<Vec<_>>>()
+            };
+            let slopes: Vec<Vec<Modulation>> =
+                places.zip(lanes).enumerate().map(one).collect::<Result<_>>()?;
+            // SAFETY: the tasks have written every element.
+            unsafe { dx.set_len(x.len()) };
+            let slopes = Modulation::gather(slopes.into_iter().flatten().collect(), modulation.groups());
             let (d_projection, d_norms) = slopes.backward(projection, weights.norms(), &self.factors);
-            gathered.norms(d_norms);
+            gathered.lanes(1)[0].norms(d_norms);
             Ok((dx, d_projection))
         })
     }
+
+    /// How the rows of x are shared out, and the elements of a task.
+    fn sequences(&self, x: &[f32]) -> (Sequences, usize) {
+        let tokens = self.sizes.tokens;
+        let sequences = Sequences { batch: x.len() / (tokens * self.width), tokens };
+        (sequences, sequences.rows() * self.width)
+    }
+
+    fn task<'a>(
+        &'a self,
+        (weights, splits, products): (&'a View<'a>, &'a Splits, Parallelism),
+        modulation: Modulation,
+    ) -> Task<'a> {
+        let Self { sizes, eps, activation, on_x, keep, .. } = *self;
+        let rotary = &self.rotary;
+        Task { weights, splits, modulation, rotary, sizes, eps, activation, on_x, keep, products }
+    }
 }
 
-fn map(weights: &View<'_>, i: usize, input: &[f32]) -> Vec<f32> {
-    let part = weights.part(i);
-    affine(input, weights.weight(i), weights.bias(i), (part.outputs, part.inputs))
+/// Where a lane of the backward writes the slope of x, where it sums gradients, and what the forward left behind.
+type Lane<'a> = (&'a mut [MaybeUninit<f32>], (&'a mut Gradients, Vec<task::Saved>));
+
+/// The items in groups of so many, in their order.
+fn grouped<T>(items: Vec<T>, size: usize) -> Vec<Vec<T>> {
+    let mut items = items.into_iter().peekable();
+    let mut groups = Vec::new();
+    while items.peek().is_some() {
+        groups.push(items.by_ref().take(size).collect());
+    }
+    groups
 }
 
 impl CustomOp3 for Evaluation {

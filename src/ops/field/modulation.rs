@@ -41,6 +41,22 @@ impl Modulation {
         Self { rows, width, sums: Vec::new() }
     }
 
+    /// The rows of the groups that task `i` of so many examples reads.
+    pub fn of_task(&self, i: usize, examples: usize) -> Self {
+        let groups = self.groups();
+        let own = if groups == 1 { 0..1 } else { i * examples..((i + 1) * examples).min(groups) };
+        let rows = self.rows[6 * self.width * own.start..6 * self.width * own.end].to_vec();
+        Self { rows, width: self.width, sums: Vec::new() }
+    }
+
+    /// Slopes of all groups from those of the tasks: side by side, or added in their order where there is one group.
+    pub fn gather(tasks: Vec<Self>, groups: usize) -> Self {
+        let rows: Vec<f32> = tasks.iter().flat_map(|task| &task.rows).copied().collect();
+        let width = tasks.first().map_or(0, |task| task.width);
+        let rows = if groups == 1 { fold_rows(&rows, 6 * width) } else { rows };
+        Self { rows, width, sums: Vec::new() }
+    }
+
     /// Slopes of rows like these, to be added to.
     pub fn zeros(&self) -> Self {
         let groups = self.groups();

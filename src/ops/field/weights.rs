@@ -9,8 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
+use gemm::Parallelism;
+use rayon::prelude::*;
 
-use super::super::kernel::{self, Matrix, all_threads, matmul, product, with_all};
+use super::super::kernel::{self, GRAIN, Matrix, Right, Split, matmul, product, split, with_all};
+use super::super::linear::Map;
 use super::modulation::Norms;
 
 /// The weights of a layer, and the sum of their gradients during a backward pass. Clones share both.
@@ -87,7 +90,8 @@ impl Weights {
         gathered.unwrap_or_else(|| Gathered {
             evaluations: 0,
             wanted: self.token.track_op(),
-            gradients: vec![Vec::new(); self.tensors.len()],
+            tensors: self.tensors.len(),
+            lanes: Vec::new(),
         })
     }
 
@@ -117,67 +121,128 @@ impl<'a> View<'a> {
         std::array::from_fn(|i| self.slices[i])
     }
 
-    pub fn weight(&self, i: usize) -> &'a [f32] {
-        self.slices[self.parts[i].weight]
-    }
-
-    pub fn bias(&self, i: usize) -> Option<&'a [f32]> {
-        self.parts[i].bias.map(|bias| self.slices[bias])
+    /// Map i.
+    pub fn map<'s>(&'s self, i: usize, splits: &'s Splits) -> Map<'s> {
+        let Part { outputs, inputs, weight, bias } = self.parts[i];
+        let bias = bias.map(|bias| self.slices[bias]);
+        Map { weight: self.slices[weight], split: splits[i].as_ref(), bias, outputs, inputs }
     }
 
     /// `grad·W` of map i.
-    pub fn input_slope(&self, i: usize, grad: &[f32]) -> Vec<f32> {
-        let Part { outputs, inputs, .. } = self.parts[i];
+    pub fn input_slope(&self, i: usize, splits: &Splits, grad: &[f32], products: Parallelism) -> Vec<f32> {
+        let Part { outputs, inputs, weight, .. } = self.parts[i];
         let size = (grad.len() / outputs, outputs, inputs);
-        product(size, Matrix::rows(grad, outputs), Matrix::rows(self.weight(i), inputs))
+        let matrix = Matrix::rows(self.slices[weight], inputs);
+        let right = Right { matrix, split: splits[i].as_ref(), bias: None };
+        product(size, Matrix::rows(grad, outputs), right, products)
+    }
+
+    /// How many sums of gradients so many tasks make side by side; it depends on the shapes alone.
+    pub fn lanes(&self, tasks: usize) -> usize {
+        let elements: usize = self.parts.iter().map(|part| part.outputs * part.inputs).sum();
+        let lanes = (LANE_BYTES / (size_of::<f32>() * elements)).clamp(1, MOST_LANES);
+        tasks.div_ceil(tasks.div_ceil(lanes))
+    }
+
+    /// The weights split for the tile unit, transposed as the forward reads them or as they are, where tasks share them.
+    pub fn splits(&self, tasks: usize, transposed: bool) -> Splits {
+        self.parts.map(|Part { outputs, inputs, weight, .. }| {
+            let matrix = Matrix::rows(self.slices[weight], inputs);
+            match (tasks > 1, transposed) {
+                (false, _) => None,
+                (true, true) => split((inputs, outputs), matrix.t()),
+                (true, false) => split((outputs, inputs), matrix),
+            }
+        })
     }
 }
 
-/// Sums of gradients, in the order of the weights.
+/// The four maps' weights split for the tile unit, those that were.
+pub(super) type Splits = [Option<Split>; 4];
+
+/// Most sums of a weight's gradient that are made side by side.
+const MOST_LANES: usize = 8;
+/// Bytes that the sums may take together, if there are several.
+const LANE_BYTES: usize = 64 << 20;
+
+/// What a backward pass has gathered: sums of gradients made side by side, each by one task at a time.
 pub(super) struct Gathered {
     evaluations: usize,
     /// Whether anyone wants them.
     wanted: bool,
-    /// Empty where nothing was added yet.
-    gradients: Vec<Vec<f32>>,
+    /// Number of weights.
+    tensors: usize,
+    lanes: Vec<Gradients>,
 }
 
 impl Gathered {
+    /// So many sums.
+    pub fn lanes(&mut self, count: usize) -> &mut [Gradients] {
+        let (wanted, tensors) = (self.wanted, self.tensors);
+        let empty = || Gradients { wanted, sums: vec![Vec::new(); tensors] };
+        self.lanes.resize_with(count.max(self.lanes.len()), empty);
+        &mut self.lanes[..count]
+    }
+
+    /// Takes the sums of one weight out, added in their order.
+    fn take(&mut self, index: usize) -> Vec<f32> {
+        let mut lanes = self.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.sums[index]));
+        let mut total = lanes.next().unwrap_or_default();
+        for sum in lanes {
+            total.resize(total.len().max(sum.len()), 0.0);
+            let blocks = total.par_chunks_mut(GRAIN).zip(sum.par_chunks(GRAIN));
+            blocks.for_each(|(total, sum)| total.iter_mut().zip(sum).for_each(|(t, x)| *t += x));
+        }
+        total
+    }
+}
+
+/// Sums of gradients, in the order of the weights.
+pub(super) struct Gradients {
+    wanted: bool,
+    /// Empty where nothing was added yet.
+    sums: Vec<Vec<f32>>,
+}
+
+impl Gradients {
     /// Adds `gradᵀ·input`, the gradient of map i's weight.
-    pub fn weight(&mut self, weights: &View<'_>, i: usize, input: &[f32], grad: &[f32]) {
+    pub fn weight(
+        &mut self,
+        weights: &View<'_>,
+        i: usize,
+        (input, grad): (&[f32], &[f32]),
+        products: Parallelism,
+    ) {
         if !self.wanted {
             return;
         }
-        let Part { outputs, inputs, weight, .. } = weights.part(i);
+        let Part { outputs, inputs, weight, .. } = weights.parts[i];
         let size = (outputs, input.len() / inputs, inputs);
         let (left, right) = (Matrix::rows(grad, outputs).t(), Matrix::rows(input, inputs));
-        let sum = &mut self.gradients[weight];
+        let sum = &mut self.sums[weight];
         if sum.is_empty() {
-            *sum = product(size, left, right);
+            *sum = product(size, left, right, products);
         } else {
-            matmul(size, (1.0, 1.0), left, right, sum, inputs, all_threads());
+            matmul(size, (1.0, 1.0), left, right, sum, inputs, products);
         }
     }
 
     /// Adds the gradient of map i's bias, where it has one.
-    pub fn bias(&mut self, weights: &View<'_>, i: usize, gradient: impl FnOnce() -> Vec<f32>) {
-        if let Some(bias) = weights.part(i).bias.filter(|_| self.wanted) {
-            self.add(bias, gradient());
+    pub fn bias(&mut self, weights: &View<'_>, i: usize, gradient: &[f32]) {
+        if let Some(bias) = weights.parts[i].bias {
+            self.add(bias, gradient);
         }
     }
 
     /// Adds the gradients of the norms' weights and biases.
     pub fn norms(&mut self, gradients: [Vec<f32>; 4]) {
-        gradients.into_iter().enumerate().for_each(|(i, gradient)| self.add(i, gradient));
+        gradients.iter().enumerate().for_each(|(i, gradient)| self.add(i, gradient));
     }
 
-    fn add(&mut self, i: usize, gradient: Vec<f32>) {
-        let sum = &mut self.gradients[i];
-        if sum.is_empty() {
-            *sum = gradient;
-        } else {
-            sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
-        }
+    fn add(&mut self, i: usize, gradient: &[f32]) {
+        let sum = &mut self.sums[i];
+        sum.resize(gradient.len(), 0.0);
+        sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
     }
 }
 
@@ -217,7 +282,7 @@ impl HandOn {
                 )
             }
         };
-        let sum = std::mem::take(&mut gathered.gradients[self.index]);
+        let sum = gathered.take(self.index);
         if last {
             passes.remove(&thread);
         }
