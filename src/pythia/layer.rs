@@ -201,6 +201,24 @@ impl Layer {
         if !x.device().is_cuda() {
             return Ok(None);
         }
+        let (weights, setting) = self.on_card(context);
+        ops::cuda::layer(x, weights, setting, cached)
+    }
+
+    /// The same on a CUDA card, with a way back of its own that gives gradients of the weights; `None` where its kernels do
+    /// not fit.
+    #[cfg(feature = "cuda")]
+    pub(super) fn forward_trained(
+        &self,
+        x: &Tensor,
+        context: &LayerContext,
+    ) -> Result<Option<(Tensor, ops::cuda::Trained)>> {
+        let (weights, setting) = self.on_card(context);
+        ops::cuda::trained(x, weights, setting)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_card(&self, context: &LayerContext) -> (ops::cuda::LayerWeights, ops::cuda::LayerSetting) {
         let norms = [&self.input_layernorm, &self.post_attention_layernorm];
         let maps = [&self.query_key_value, &self.dense, &self.dense_h_to_4h, &self.dense_4h_to_h];
         let weights = ops::cuda::LayerWeights {
@@ -208,8 +226,7 @@ impl Layer {
             maps: maps.map(|map| (map.weight.clone(), map.bias.clone())),
         };
         let LayerContext { heads, eps, parallel, activation, rotary } = context.clone();
-        let setting = ops::cuda::LayerSetting { rotary, heads, eps, activation, parallel };
-        ops::cuda::layer(x, weights, setting, cached)
+        (weights, ops::cuda::LayerSetting { rotary, heads, eps, activation, parallel })
     }
 
     /// The same for the next T tokens after those that `cache` has seen; they join it.

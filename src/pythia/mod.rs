@@ -22,7 +22,9 @@ pub mod layer;
 pub mod model;
 mod random;
 pub mod sampler;
+
 mod save;
+mod tape;
 pub mod tokenizer;
 pub mod weights;
 
@@ -35,3 +37,4 @@ pub use layer::{Layer, LayerContext};
 pub use model::Pythia;
 pub use sampler::Sampling;
 pub use save::SHARD_BYTES;
+pub use tape::Tape;

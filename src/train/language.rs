@@ -10,17 +10,16 @@ use crate::ops::{
 };
 use crate::pythia::Pythia;
 
-/// Logits held at a time on the CPU: a matrix of all B·T × V would be the largest tensor of a step by far.
+/// Logits held at a time: a matrix of all B·T × V would be the largest tensor of a step by far.
 const LOGITS: usize = 1 << 25;
-/// The same on an accelerator, whose products of few rows are slow: 1 GiB in f32.
-const LOGITS_ON_CARD: usize = 1 << 28;
 
 /// The mean next-token cross-entropy of a batch in nats, times `weight`: a scalar on the model's device, and its
 /// gradient. The weight is the batch's share where several batches make one step.
 ///
 /// The model's weights are f32 variables; layers compute in `dtype` on casts of them, and every gradient arrives at
-/// the variables in f32. Forward and backward run in three pieces joined by hand: the embedding, whose gradient is
-/// [`ops::embedding_gradient`]; the layers, on candle's graph; and the head, row block by row block.
+/// the variables in f32. Forward and backward run in pieces joined by hand: the embedding, whose gradient is
+/// [`ops::embedding_gradient`]; the layers, on a [`Tape`](crate::pythia::Tape); the final norm; and the head, row block by row
+/// block.
 ///
 /// # Shapes
 /// `ids` (B, T + 1) on the CPU: the first T tokens of a row are read, the last T predicted.
@@ -38,9 +37,9 @@ pub fn language_gradient(
     let read = ids.narrow(1, 0, tokens - 1)?;
     let model = master.map(|weight| weight.to_dtype(dtype))?;
 
-    let x0 = Var::from_tensor(&model.embed(&read)?.detach())?;
-    let (layers, width) = (model.layers().len(), model.config.hidden_size);
-    let last = model.final_norm(&model.run(x0.as_tensor(), 0, layers)?)?.reshape(((), width))?;
+    let (tape, width) = (model.record(&model.embed(&read)?)?, model.config.hidden_size);
+    let behind = Var::from_tensor(&tape.output)?;
+    let last = model.final_norm(behind.as_tensor())?.reshape(((), width))?;
 
     let next = ids.narrow(1, 1, tokens - 1)?.flatten_all()?;
     check_targets(&next, model.config.vocab_size)?;
@@ -49,7 +48,8 @@ pub fn language_gradient(
 
     // The gradient of ⟨last, c⟩ with respect to `last` is c itself.
     let mut gradients = (&last * &head.input)?.sum_all()?.backward()?;
-    let grad = gradients.remove(&x0).context("the embedding received no gradient")?;
+    let slope = gradients.remove(&behind).context("the last layer received no gradient")?;
+    let grad = tape.backward(&slope, master, &mut gradients)?;
     let embedding =
         ops::embedding_gradient(&read.flatten_all()?, &grad.reshape(((), width))?, model.config.vocab_size)?;
     if model.config.tie_word_embeddings {
@@ -75,13 +75,17 @@ struct Head {
 /// `weight` (V, D), `input` (N, D), `next` (N).
 fn head(weight: &Tensor, input: &Tensor, next: &Tensor, share: f64) -> Result<Head> {
     let (rows, vocabulary) = (input.dim(0)?, weight.dim(0)?);
+    #[cfg(feature = "cuda")]
+    if let Some(found) = ops::cuda::unembedding(input, &weight.detach(), next, share / rows as f64)? {
+        let loss = (found.nats.sum_all()? * (share / rows as f64))?;
+        return Ok(Head { loss, input: found.input, weight: found.weight });
+    }
     let leaf = Var::from_tensor(&weight.detach())?;
     let device = input.device();
     let mut loss = Tensor::zeros((), DType::F32, device)?;
     let mut sum = Tensor::zeros(weight.shape(), DType::F32, device)?;
     let mut inputs = Vec::new();
-    let at_once = if device.is_cpu() { LOGITS } else { LOGITS_ON_CARD };
-    let block = (at_once / vocabulary).max(1);
+    let block = (LOGITS / vocabulary).max(1);
     for first in (0..rows).step_by(block) {
         let count = block.min(rows - first);
         let x = Var::from_tensor(&input.narrow(0, first, count)?)?;

@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor, bail};
 use super::graph::record1;
 use super::memory::{Buffer, address, device, name, vector};
 use super::module::launch;
+use super::reduce::Chunks;
 use crate::ops::Activation;
 
 /// Threads of a block.
@@ -68,6 +69,38 @@ pub(super) fn slope_into(x: &Tensor, grad: &Tensor, dx: &Tensor, activation: Act
         number(activation)
     );
     Ok(())
+}
+
+/// Writes gelu(u) of `hidden` u (N, I) to `active`, and turns `slope`, that of gelu(u), into that of u in its place. The sum of
+/// it over all rows goes to `sums`, in f32, on top of what lies there where that says so.
+pub(super) fn gelu_backward(
+    hidden: &Tensor,
+    slope: &Tensor,
+    active: &Tensor,
+    sums: Option<(u64, bool)>,
+) -> Result<()> {
+    let Some(kind) = name(hidden.dtype()) else { bail!("no GELU kernel for {:?}", hidden.dtype()) };
+    let (device, (rows, inner)) = (hidden.device().as_cuda_device()?, hidden.dims2()?);
+    let chunks = Chunks::new(rows, inner, 1, 4);
+    let partial = chunks.partial(device, inner)?;
+    launch!(
+        device,
+        FIELD,
+        format!("field_gelu_backward_{kind}"),
+        chunks.grid(),
+        Chunks::BLOCK,
+        0,
+        address(hidden)?,
+        address(slope)?,
+        address(active)?,
+        address(slope)?,
+        partial.address()?,
+        inner as i32,
+        chunks.group_rows as i32,
+        chunks.rows as i32,
+        chunks.count as i32
+    );
+    sums.map_or(Ok(()), |to| chunks.fold_all(device, &partial, (0, inner, inner), to))
 }
 
 /// See [`Activation::apply`].

@@ -55,6 +55,40 @@ template <class T> __device__ void cross_entropy_backward(const T *x, const uint
     put(dx + at + i, g * (expf(widen(x[i]) - norm) - (i == target[blockIdx.x] ? 1.f : 0.f)));
 }
 
+// The cross-entropy, and in place of the logits their slopes times `scale`: one pass that keeps the largest logit and rescales
+// the sum as it goes, and one that writes.
+template <int V, class T> __device__ void cross_entropy_slopes(T *x, const uint32_t *target, float *loss, float scale, int width) {
+  x += (int64_t)blockIdx.x * width;
+  float top = -INFINITY, sum = 0, v[V];
+  for (int i = threadIdx.x * V; i < width; i += blockDim.x * V) {
+    load<V>(x + i, v);
+    float before = top;
+    for (int j = 0; j < V; j++) top = fmaxf(top, v[j]);
+    sum *= expf(before - top);
+    for (int j = 0; j < V; j++) sum += expf(v[j] - top);
+  }
+  float all = block_max(top);
+  float norm = all + logf(block_sum(top == -INFINITY ? 0.f : sum * expf(top - all)));
+  int right = target[blockIdx.x];
+  if (threadIdx.x == 0) loss[blockIdx.x] = norm - widen(x[right]);
+  __syncthreads();
+  for (int i = threadIdx.x * V; i < width; i += blockDim.x * V) {
+    load<V>(x + i, v);
+    for (int j = 0; j < V; j++) v[j] = scale * (expf(v[j] - norm) - (i + j == right ? 1.f : 0.f));
+    store<V>(x + i, v);
+  }
+}
+
+#define SLOPES(name, V, T)                                                                                                    \
+  ENTRY cross_entropy_slopes_##name(T *x, const uint32_t *target, float *loss, float scale, int width) {                      \
+    cross_entropy_slopes<V>(x, target, loss, scale, width);                                                                   \
+  }
+
+SLOPES(f32_v1, 1, float)
+SLOPES(f32_v4, 4, float)
+SLOPES(bf16_v1, 1, bf16)
+SLOPES(bf16_v4, 4, bf16)
+
 #define KERNELS(name, T)                                                                                                      \
   ENTRY divergence_##name(const T *p, const T *q, float *kl, int width) { divergence(p, q, kl, width); }                      \
   ENTRY divergence_backward_##name(const T *p, const T *q, const float *grad, T *dp, T *dq, int width) {                      \

@@ -1,9 +1,9 @@
 //! Cross-entropy and Kullback–Leibler divergence.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::graph::record2;
-use super::memory::{Buffer, address, device, name};
+use super::memory::{Buffer, address, device, name, vector};
 use super::module::launch;
 
 const BLOCK: (u32, u32, u32) = (512, 1, 1);
@@ -93,4 +93,29 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Option<Tensor>
         Ok([Some(d.tensor()), None])
     })
     .map(Some)
+}
+
+/// The cross-entropy of each row of `logits` (N, V) in nats, as f32 (N); the logits are replaced by their slopes times
+/// `scale`. The tensor must be of the caller's own making: whoever else holds it sees it change.
+pub(super) fn cross_entropy_slopes(logits: &Tensor, targets: &Tensor, scale: f64) -> Result<Tensor> {
+    let (Some(device), Some(kind)) = (device(&[logits, targets]), name(logits.dtype())) else {
+        bail!("cross-entropy in place needs contiguous f32 or bf16 logits on a CUDA card");
+    };
+    let (rows, width) = logits.dims2()?;
+    let loss = Buffer::new(&device, rows, DType::F32)?;
+    let v = vector(width, &[address(logits)?]);
+    launch!(
+        device,
+        DIVERGENCE,
+        format!("cross_entropy_slopes_{kind}_v{v}"),
+        (rows as u32, 1, 1),
+        BLOCK,
+        0,
+        address(logits)?,
+        address(targets)?,
+        loss.address()?,
+        scale as f32,
+        width as i32
+    );
+    Ok(loss.tensor())
 }

@@ -9,11 +9,12 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
-use super::activation::{activate_into, elementwise};
+use super::activation::elementwise;
 use super::attention::Shape;
 use super::graph::record3;
 use super::maps::Maps;
 use super::memory::{Buffer, address, device, name};
+use super::mlp::Mlp;
 use super::module::launch;
 use super::rotary::turn;
 use crate::ops::{Activation, Rotary};
@@ -166,6 +167,11 @@ impl Layer {
         Ok(y)
     }
 
+    fn mlp(&self) -> Result<Mlp> {
+        let map = |i| candle_core::Result::Ok((self.maps.weight(i)?, self.maps.bias(i)?));
+        Ok(Mlp { up: map(2)?, down: map(3)?, activation: Activation::Gelu })
+    }
+
     /// Addresses of the norms' weights and biases in a vector that is laid out as the flat one.
     fn norms(&self, flat: u64) -> [u64; 4] {
         self.maps.norms.map(|start| flat + 4 * start as u64)
@@ -258,10 +264,8 @@ impl Layer {
         let (mixed, norm) = self.shape.forward(&turned)?;
         let mixed = mixed.tensor();
         let attention = self.map(device, 1, &mixed)?;
-        let hidden = self.map(device, 2, &normal[1])?;
-        let active = self.buffer(device, self.maps.parts[2].outputs)?;
-        activate_into(&hidden, address(&active)?, Activation::Gelu)?;
-        let mlp = self.map(device, 3, &active)?;
+        let hidden = self.buffer(device, self.maps.parts[2].outputs)?;
+        let mlp = self.mlp()?.forward(device, &normal[1], Some(&hidden), None)?.tensor();
         let u = Buffer::new(device, x.shape(), DType::F32)?;
         let (grid, block) = elementwise(x.elem_count(), 4);
         launch!(

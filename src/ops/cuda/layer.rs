@@ -3,12 +3,12 @@
 
 use candle_core::{CudaDevice, Result, Tensor, bail};
 
-use super::activation::{activate_into, slope_into};
 use super::attention::Shape;
 use super::graph::record1;
-use super::layer_norm::{layer_norm, pair, pair_backward};
+use super::layer_norm::{PairBackward, layer_norm, pair};
 use super::linear::Map;
 use super::memory::{Buffer, address, device, name};
+use super::mlp::Mlp;
 use super::rotary::turn;
 use crate::ops::{Activation, Rotary};
 
@@ -41,59 +41,71 @@ pub fn layer(
     setting: LayerSetting,
     cached: Option<Attend<'_>>,
 ) -> Result<Option<Tensor>> {
-    let mut operands = vec![x];
-    operands.extend(weights.norms.iter().flat_map(|(scale, shift)| [scale, shift]));
-    operands.extend(weights.maps.iter().flat_map(|(weight, bias)| std::iter::once(weight).chain(bias)));
-    let (Some(device), Some(kind)) = (device(&operands), name(x.dtype())) else { return Ok(None) };
-    let frozen = operands[1..].iter().all(|t| !t.track_op());
-    let same = operands.iter().all(|t| t.dtype() == x.dtype());
-    if !frozen || !same || !setting.rotary.tables()[0].device().is_cuda() {
+    let cut = x.track_op() && (cached.is_some() || !setting.parallel);
+    if cut || weights.tensors().iter().any(|t| t.track_op()) {
         return Ok(None);
     }
-    if x.track_op() && (cached.is_some() || !setting.parallel) {
-        return Ok(None);
-    }
-    let (batch, tokens, _) = x.dims3()?;
-    let packed_width = weights.maps[0].0.dim(0)?;
-    let Some(shape) = Shape::of(&device, (batch, tokens, packed_width), setting.heads, kind) else {
-        return Ok(None);
-    };
-    let frozen = Frozen { weights, setting, shape, rows: batch * tokens };
+    let Some(layer) = Evaluated::of(x, weights, setting)? else { return Ok(None) };
     if !x.track_op() {
-        return frozen.alone(&device, x, cached).map(Some);
+        return layer.alone(x, cached).map(Some);
     }
-    let (y, kept) = frozen.remembering(&device, x)?;
-    record1([x], "layer", y, move |[x], _, grad| Ok([Some(frozen.backward(x, grad, &kept)?)])).map(Some)
+    let (y, kept) = layer.remembering(x)?;
+    record1([x], "layer", y, move |[x], _, grad| Ok([Some(layer.backward(x, grad, &kept)?)])).map(Some)
 }
 
-/// One evaluation.
-struct Frozen {
-    weights: LayerWeights,
-    setting: LayerSetting,
-    shape: Shape,
+impl LayerWeights {
+    /// All of them: the norms' first, then weight and bias of one map after the other.
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        let norms = self.norms.iter().flat_map(|(scale, shift)| [scale, shift]);
+        let maps = self.maps.iter().flat_map(|(weight, bias)| std::iter::once(weight).chain(bias));
+        norms.chain(maps).collect()
+    }
+}
+
+/// A layer about to be evaluated.
+pub(super) struct Evaluated {
+    pub weights: LayerWeights,
+    pub setting: LayerSetting,
+    pub shape: Shape,
+    pub device: CudaDevice,
     rows: usize,
 }
 
 /// What the backward needs of the forward.
-struct Kept {
+pub(super) struct Kept {
     /// The packed projection, queries and keys turned.
-    turned: Tensor,
+    pub turned: Tensor,
     /// The attention's result in front of its output projection, and its rows' norms.
-    mixed: Tensor,
-    norm: Tensor,
+    pub mixed: Tensor,
+    pub norm: Tensor,
     /// The MLP's hidden values in front of the activation.
-    hidden: Tensor,
+    pub hidden: Tensor,
 }
 
-impl Frozen {
-    fn buffer(&self, device: &CudaDevice, width: usize, like: &Tensor) -> Result<Buffer> {
-        let (batch, tokens) = self.shape.sequences();
-        Buffer::new(device, (batch, tokens, width), like.dtype())
+impl Evaluated {
+    /// For an input (B, T, D); `None` where a kernel does not fit.
+    pub fn of(x: &Tensor, weights: LayerWeights, setting: LayerSetting) -> Result<Option<Self>> {
+        let mut operands = weights.tensors();
+        operands.push(x);
+        let (Some(device), Some(kind)) = (device(&operands), name(x.dtype())) else { return Ok(None) };
+        let same = operands.iter().all(|t| t.dtype() == x.dtype());
+        if !same || !setting.rotary.tables()[0].device().is_cuda() {
+            return Ok(None);
+        }
+        let (batch, tokens, _) = x.dims3()?;
+        let packed = (batch, tokens, weights.maps[0].0.dim(0)?);
+        let shape = Shape::of(&device, packed, setting.heads, kind);
+        Ok(shape.map(|shape| Self { weights, setting, shape, device, rows: batch * tokens }))
     }
 
-    fn size(&self, i: usize) -> Result<Map> {
+    pub fn size(&self, i: usize) -> Result<Map> {
         let (outputs, inputs) = self.weights.maps[i].0.dims2()?;
         Ok(Map { outputs, inputs, rows: self.rows })
+    }
+
+    pub fn mlp(&self) -> Mlp {
+        let [_, _, up, down] = self.weights.maps.clone();
+        Mlp { up, down, activation: self.setting.activation }
     }
 
     fn norm(&self, i: usize, x: &Tensor) -> Result<Tensor> {
@@ -105,20 +117,26 @@ impl Frozen {
     }
 
     /// The i-th map of `input`, on top of `added` where there is one.
-    fn map(&self, device: &CudaDevice, i: usize, input: &Tensor, added: Option<&Tensor>) -> Result<Buffer> {
+    fn map(&self, i: usize, input: &Tensor, added: Option<&Tensor>) -> Result<Tensor> {
         let ((weight, bias), size) = (&self.weights.maps[i], self.size(i)?);
-        let y = self.buffer(device, size.outputs, input)?;
-        size.write(device, input, weight, bias.as_ref(), added.map(address).transpose()?, y.address()?)?;
+        let y = self.buffer(size.outputs, input)?;
+        let added = added.map(address).transpose()?;
+        size.write(&self.device, input, weight, bias.as_ref(), added, address(&y)?)?;
         Ok(y)
     }
 
+    fn buffer(&self, width: usize, like: &Tensor) -> Result<Tensor> {
+        let (batch, tokens) = self.shape.sequences();
+        Ok(Buffer::new(&self.device, (batch, tokens, width), like.dtype())?.tensor())
+    }
+
     /// From the slope of the i-th map's result to that of its input.
-    fn slope(&self, device: &CudaDevice, i: usize, grad: &Tensor) -> Result<Tensor> {
-        self.size(i)?.input_gradient(device, &self.weights.maps[i].0, grad)
+    pub fn slope(&self, i: usize, grad: &Tensor) -> Result<Tensor> {
+        self.size(i)?.input_gradient(&self.device, &self.weights.maps[i].0, grad)
     }
 
     /// The output, and nothing kept on the way.
-    fn alone(&self, device: &CudaDevice, x: &Tensor, cached: Option<Attend<'_>>) -> Result<Tensor> {
+    fn alone(&self, x: &Tensor, cached: Option<Attend<'_>>) -> Result<Tensor> {
         let setting = &self.setting;
         let (first, second) = if setting.parallel {
             let [first, second] = pair(x, &self.weights.norms, setting.eps)?;
@@ -126,7 +144,7 @@ impl Frozen {
         } else {
             (self.norm(0, x)?, None)
         };
-        let qkv = self.map(device, 0, &first, None)?.tensor();
+        let qkv = self.map(0, &first, None)?;
         let attended = match cached {
             Some(attend) => attend(&qkv)?.contiguous()?,
             None => {
@@ -135,39 +153,44 @@ impl Frozen {
             }
         };
         drop((first, qkv));
-        let y = self.map(device, 1, &attended, Some(x))?.tensor();
-        let hidden = self.map(device, 2, &second.map_or_else(|| self.norm(1, &y), Ok)?, None)?.tensor();
-        activate_into(&hidden, address(&hidden)?, setting.activation)?;
-        Ok(self.map(device, 3, &hidden, Some(&y))?.tensor())
+        let y = self.map(1, &attended, Some(x))?;
+        let second = second.map_or_else(|| self.norm(1, &y), Ok)?;
+        Ok(self.mlp().forward(&self.device, &second, None, Some(&y))?.tensor())
     }
 
     /// The output of a parallel layer, and what its backward needs.
-    fn remembering(&self, device: &CudaDevice, x: &Tensor) -> Result<(Buffer, Kept)> {
+    pub fn remembering(&self, x: &Tensor) -> Result<(Buffer, Kept)> {
         let setting = &self.setting;
         let [first, second] = pair(x, &self.weights.norms, setting.eps)?;
-        let turned = self.map(device, 0, &first, None)?.tensor();
+        let turned = self.map(0, &first, None)?;
         turn(&turned, &setting.rotary, setting.heads, 1.0)?;
         let (mixed, norm) = self.shape.forward(&turned)?;
         let mixed = mixed.tensor();
-        let after = self.map(device, 1, &mixed, Some(x))?.tensor();
-        let hidden = self.map(device, 2, &second, None)?.tensor();
-        let active = self.buffer(device, self.size(2)?.outputs, x)?;
-        activate_into(&hidden, active.address()?, setting.activation)?;
-        let y = self.map(device, 3, &active.tensor(), Some(&after))?;
+        let after = self.map(1, &mixed, Some(x))?;
+        let hidden = self.buffer(self.size(2)?.outputs, x)?;
+        let y = self.mlp().forward(&self.device, &second, Some(&hidden), Some(&after))?;
         Ok((y, Kept { turned, mixed, norm, hidden }))
     }
 
     /// From the slope of the output to that of x.
     fn backward(&self, x: &Tensor, grad: &Tensor, kept: &Kept) -> Result<Tensor> {
-        let (device, setting) = (x.device().as_cuda_device()?, &self.setting);
-        let d_hidden = self.slope(device, 3, grad)?;
-        slope_into(&kept.hidden, &d_hidden, &d_hidden, setting.activation)?;
-        let d_second = self.slope(device, 2, &d_hidden)?;
-        let d_mixed = self.slope(device, 1, grad)?;
-        let d_packed = self.shape.backward(&kept.turned, &kept.mixed, &d_mixed, &kept.norm)?;
-        turn(&d_packed, &setting.rotary, setting.heads, -1.0)?;
-        let d_first = self.slope(device, 0, &d_packed)?;
+        let d_second = self.mlp().backward(&self.device, &kept.hidden, grad, None)?;
+        let d_packed = self.attention_backward(grad, kept)?;
+        let d_first = self.slope(0, &d_packed)?;
+        self.norms(x, [&d_first, &d_second]).input(grad)
+    }
+
+    /// What the slopes of the norms' results make of them.
+    pub fn norms<'a>(&'a self, x: &'a Tensor, slopes: [&'a Tensor; 2]) -> PairBackward<'a> {
         let [(first, _), (second, _)] = &self.weights.norms;
-        pair_backward(x, [first, second], [&d_first, &d_second], grad, setting.eps)
+        PairBackward { x, scales: [first, second], slopes, eps: self.setting.eps }
+    }
+
+    /// From the slope of the output to that of the packed projection.
+    pub fn attention_backward(&self, grad: &Tensor, kept: &Kept) -> Result<Tensor> {
+        let d_mixed = self.slope(1, grad)?;
+        let d_packed = self.shape.backward(&kept.turned, &kept.mixed, &d_mixed, &kept.norm)?;
+        turn(&d_packed, &self.setting.rotary, self.setting.heads, -1.0)?;
+        Ok(d_packed)
     }
 }

@@ -41,10 +41,11 @@ __device__ void pair(const T *x, const T *scale1, const T *shift1, const T *scal
   }
 }
 
-// From the slopes g₁ and g₂ of such a pair's results to dx, on top of `base`, what x receives beside them.
+// From the slopes g₁ and g₂ of such a pair's results to dx, on top of `base`, what x receives beside them. The rows' mean and
+// 1/deviation are left in `moments` where that is given.
 template <int V, class T>
-__device__ void pair_backward(const T *x, const T *scale1, const T *scale2, const T *g1, const T *g2, const T *base, T *dx, int rows,
-                              int width, float eps) {
+__device__ void pair_backward(const T *x, const T *scale1, const T *scale2, const T *g1, const T *g2, const T *base, T *dx,
+                              float2 *moments, int rows, int width, float eps) {
   int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
   int64_t at = (int64_t)row * width;
@@ -62,6 +63,7 @@ __device__ void pair_backward(const T *x, const T *scale1, const T *scale2, cons
     }
   }
   float rstd = rsqrtf(warp_sum(square) / width + eps);
+  if (moments && lane == 0) moments[row] = make_float2(mean, rstd);
   slope = warp_sum(slope) / width, turn = warp_sum(turn) * rstd / width;
   for (int i = lane * V; i < width; i += 32 * V) {
     load<V>(x + i, v);
@@ -74,6 +76,27 @@ __device__ void pair_backward(const T *x, const T *scale1, const T *scale2, cons
     for (int j = 0; j < V; j++) v[j] = b[j] + rstd * (a[j] - slope - (v[j] - mean) * rstd * turn);
     store<V>(dx + i, v);
   }
+}
+
+// The slopes of the pair's scales and shifts: sums over a chunk of rows of g₁·x̂, g₁, g₂·x̂ and g₂, partial (chunks, 4, width).
+template <int V, class T>
+__device__ void pair_sums(const T *x, const T *g1, const T *g2, const float2 *moments, float *partial, int width, int group_rows,
+                          int chunk_rows, int chunks) {
+  CHUNK(V)
+  float sums[4][V] = {}, v[V], a[V], b[V];
+  if (column < width)
+    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
+      int64_t at = row * width + column;
+      float2 m = moments[row];
+      load<V>(x + at, v);
+      load<V>(g1 + at, a);
+      load<V>(g2 + at, b);
+      for (int j = 0; j < V; j++) {
+        float hat = (v[j] - m.x) * m.y;
+        sums[0][j] += a[j] * hat, sums[1][j] += a[j], sums[2][j] += b[j] * hat, sums[3][j] += b[j];
+      }
+    }
+  chunk_sums<V, 4>(sums, partial, column, width);
 }
 
 // Per row: mean, 1/deviation, mean of g·s and of g·s·x̂. stats (rows, 4).
@@ -149,8 +172,12 @@ KERNELS(mixed_v4, 4, float, float, bf16)
     pair<V>(x, scale1, shift1, scale2, shift2, y1, y2, rows, width, eps);                                              \
   }                                                                                                                    \
   ENTRY layer_norm_pair_backward_##name(const T *x, const T *scale1, const T *scale2, const T *g1, const T *g2,        \
-                                        const T *base, T *dx, int rows, int width, float eps) {                        \
-    pair_backward<V>(x, scale1, scale2, g1, g2, base, dx, rows, width, eps);                                           \
+                                        const T *base, T *dx, float2 *moments, int rows, int width, float eps) {       \
+    pair_backward<V>(x, scale1, scale2, g1, g2, base, dx, moments, rows, width, eps);                                  \
+  }                                                                                                                    \
+  ENTRY layer_norm_pair_sums_##name(const T *x, const T *g1, const T *g2, const float2 *moments, float *partial,       \
+                                    int width, int group_rows, int chunk_rows, int chunks) {                           \
+    pair_sums<V>(x, g1, g2, moments, partial, width, group_rows, chunk_rows, chunks);                                  \
   }
 
 PAIR(f32_v1, 1, float)

@@ -92,48 +92,96 @@ pub(super) fn pair(x: &Tensor, weights: &[(Tensor, Tensor); 2], eps: f64) -> Res
     Ok(y.map(Buffer::tensor))
 }
 
-/// From the slopes of a pair's results to that of x, on top of `base`.
-///
-/// # Shapes
-/// `scales` (D) each; `x`, `base` and the result (B, T, D); `slopes` of as many elements.
-pub(super) fn pair_backward(
-    x: &Tensor,
-    scales: [&Tensor; 2],
-    slopes: [&Tensor; 2],
-    base: &Tensor,
-    eps: f64,
-) -> Result<Tensor> {
-    let Some(kind) = name(x.dtype()) else { bail!("no kernel for layer norms of {:?}", x.dtype()) };
-    let (device, size) = (x.device().as_cuda_device()?, Size::new(x, scales[0])?);
-    let dx = Buffer::new(device, x.shape(), x.dtype())?;
-    let [x, first, second, g1, g2, base] = [
-        address(x)?,
-        address(scales[0])?,
-        address(scales[1])?,
-        address(slopes[0])?,
-        address(slopes[1])?,
-        address(base)?,
-    ];
-    let v = vector(size.width, &[x, first, second, g1, g2, base, dx.address()?]);
-    launch!(
-        device,
-        LAYER_NORM,
-        format!("layer_norm_pair_backward_{kind}_v{v}"),
-        size.grid(),
-        (32 * ROWS as u32, 1, 1),
-        0,
-        x,
-        first,
-        second,
-        g1,
-        g2,
-        base,
-        dx.address()?,
-        size.rows as i32,
-        size.width as i32,
-        eps as f32
-    );
-    Ok(dx.tensor())
+/// The slopes of a pair of norms.
+pub(super) struct PairBackward<'a> {
+    /// Their input (B, T, D).
+    pub x: &'a Tensor,
+    /// Their scales (D).
+    pub scales: [&'a Tensor; 2],
+    /// The slopes of their results, of as many elements as x.
+    pub slopes: [&'a Tensor; 2],
+    pub eps: f64,
+}
+
+impl PairBackward<'_> {
+    /// The slope of x, on top of `base`, which is laid out as x.
+    pub fn input(&self, base: &Tensor) -> Result<Tensor> {
+        self.run(base, 0)
+    }
+
+    /// The same, and the slopes of scale₁, shift₁, scale₂ and shift₂: (4, D), f32.
+    pub fn input_and_weights(&self, base: &Tensor) -> Result<(Tensor, Tensor)> {
+        let size = Size::new(self.x, self.scales[0])?;
+        let device = self.x.device().as_cuda_device()?;
+        let moments = Buffer::new(device, (size.rows, 2), DType::F32)?;
+        let dx = self.run(base, moments.address()?)?;
+        let [x, g1, g2] = [address(self.x)?, address(self.slopes[0])?, address(self.slopes[1])?];
+        let v = vector(size.width, &[x, g1, g2]);
+        let chunks = Chunks::new(size.rows, size.width, 1, v);
+        let partial = chunks.partial(device, 4 * size.width)?;
+        launch!(
+            device,
+            LAYER_NORM,
+            format!("layer_norm_pair_sums_{}_v{v}", self.kind()?),
+            chunks.grid(),
+            Chunks::BLOCK,
+            0,
+            x,
+            g1,
+            g2,
+            moments.address()?,
+            partial.address()?,
+            size.width as i32,
+            chunks.group_rows as i32,
+            chunks.rows as i32,
+            chunks.count as i32
+        );
+        let sums = chunks.fold(device, &partial, 4 * size.width, (4, size.width), DType::F32)?;
+        Ok((dx, sums))
+    }
+
+    fn kind(&self) -> Result<&'static str> {
+        match name(self.x.dtype()) {
+            Some(kind) => Ok(kind),
+            None => bail!("no kernel for layer norms of {:?}", self.x.dtype()),
+        }
+    }
+
+    /// `moments` is an address for two f32 a row, or 0.
+    fn run(&self, base: &Tensor, moments: u64) -> Result<Tensor> {
+        let Self { x, scales, slopes, eps } = self;
+        let (device, size) = (x.device().as_cuda_device()?, Size::new(x, scales[0])?);
+        let dx = Buffer::new(device, x.shape(), x.dtype())?;
+        let [x, first, second, g1, g2, base] = [
+            address(x)?,
+            address(scales[0])?,
+            address(scales[1])?,
+            address(slopes[0])?,
+            address(slopes[1])?,
+            address(base)?,
+        ];
+        let v = vector(size.width, &[x, first, second, g1, g2, base, dx.address()?]);
+        launch!(
+            device,
+            LAYER_NORM,
+            format!("layer_norm_pair_backward_{}_v{v}", self.kind()?),
+            size.grid(),
+            (32 * ROWS as u32, 1, 1),
+            0,
+            x,
+            first,
+            second,
+            g1,
+            g2,
+            base,
+            dx.address()?,
+            moments,
+            size.rows as i32,
+            size.width as i32,
+            *eps as f32
+        );
+        Ok(dx.tensor())
+    }
 }
 
 fn backward(

@@ -98,18 +98,29 @@ impl Map {
         grad: &Tensor,
     ) -> Result<Tensor> {
         let dx = Buffer::new(device, (self.rows, self.inputs), grad.dtype())?;
+        self.write_input_gradient(device, weight, grad, dx.address()?)?;
+        Ok(dx.tensor())
+    }
+
+    /// The same to a device address.
+    pub(super) fn write_input_gradient(
+        self,
+        device: &CudaDevice,
+        weight: &Tensor,
+        grad: &Tensor,
+        dx: u64,
+    ) -> Result<()> {
         Product {
             size: (self.rows, self.outputs, self.inputs),
             a: Factor { address: address(grad)?, width: self.outputs, transposed: false },
             b: Factor { address: address(weight)?, width: self.inputs, transposed: false },
             dtype: grad.dtype(),
             bias: None,
-            out: dx.address()?,
+            out: dx,
             out_dtype: grad.dtype(),
             added: None,
         }
-        .run(device)?;
-        Ok(dx.tensor())
+        .run(device)
     }
 
     /// `dW = dyᵀ · x`.

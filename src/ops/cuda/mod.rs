@@ -22,11 +22,14 @@ mod linear;
 mod low_rank;
 mod maps;
 mod memory;
+mod mlp;
 mod module;
 mod reduce;
 mod residual;
 mod rotary;
 mod square_error;
+mod trained;
+mod unembedding;
 
 pub use adamw::{ClippedSlot, clipped_adamw};
 pub use field::{Base, FieldSetting, Stage, walk};
@@ -34,6 +37,8 @@ pub use layer::{Attend, LayerSetting, LayerWeights, layer};
 pub use low_rank::Factors;
 pub use maps::Maps;
 pub use memory::{PoolMark, open};
+pub use trained::{Trained, trained};
+pub use unembedding::{Unembedded, unembedding};
 
 pub(super) use activation::activation;
 pub(super) use attention::causal;

@@ -4,6 +4,7 @@ use candle_core::{CudaDevice, DType, Result, Tensor};
 
 use super::{Base, Layer, Saved, Stage};
 use crate::ops::cuda::memory::{Buffer, address};
+use crate::ops::cuda::mlp::Gradients;
 use crate::ops::cuda::module::launch;
 use crate::ops::cuda::reduce::{Chunks, write_column_sums};
 use crate::ops::cuda::rotary::turn;
@@ -161,39 +162,14 @@ impl Layer {
         saved: &Saved,
         weights: &Weights,
     ) -> Result<Tensor> {
-        let inner = self.maps.parts[3].inputs;
-        let d_active = self.maps.map(3, self.rows).input_gradient(device, &self.maps.weight(3)?, d_mlp)?;
-        let active = self.buffer(device, inner)?;
-        let chunks = Chunks::new(self.rows, inner, 1, 4);
-        let partial = chunks.partial(device, inner)?;
-        launch!(
-            device,
-            FIELD,
-            format!("field_gelu_backward_{}", self.kind),
-            chunks.grid(),
-            Chunks::BLOCK,
-            0,
-            address(&saved.hidden)?,
-            address(&d_active)?,
-            address(&active)?,
-            address(&d_active)?,
-            partial.address()?,
-            inner as i32,
-            chunks.group_rows as i32,
-            chunks.rows as i32,
-            chunks.count as i32
-        );
-        if let Some(bias) = self.maps.parts[2].bias {
-            chunks.fold_all(device, &partial, (0, inner, inner), weights.at(bias))?;
-        }
-        self.maps.map(3, self.rows).write_weight_gradient(
-            device,
-            &active,
-            d_mlp,
-            DType::F32,
-            weights.at(self.maps.parts[3].weight),
-        )?;
-        self.slope(device, 2, &saved.normal[1], &d_active, weights)
+        let [up, down] = [self.maps.parts[2], self.maps.parts[3]];
+        let gradients = Gradients {
+            input: &saved.normal[1],
+            up: weights.at(up.weight),
+            up_bias: up.bias.map(|bias| weights.at(bias)),
+            down: weights.at(down.weight),
+        };
+        self.mlp()?.backward(device, &saved.hidden, d_mlp, Some(&gradients))
     }
 
     /// Writes the weight's gradient of map `i` and returns the slope of its input.
