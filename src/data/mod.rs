@@ -1,5 +1,6 @@
 //! Text as tokens, and the windows of it that training and evaluation read.
 
+mod ahead;
 mod bpe;
 mod corpus;
 mod folder;
@@ -18,6 +19,7 @@ mod spans;
 mod tokens;
 mod windows;
 
+pub use ahead::Ahead;
 pub use bpe::train_bpe;
 pub use corpus::{SEPARATOR, TokenSet};
 pub use folder::TokenFolder;

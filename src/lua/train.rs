@@ -22,6 +22,7 @@ use super::progress::meter;
 use super::register::Registry;
 use super::results::Run;
 use super::state::State;
+use crate::data::Ahead;
 use crate::train::{self, Curriculum, Descent, Lessons, Objective, Saving, Trainer, side_by_side};
 
 const ALGORITHM: [Param; 21] = [
@@ -345,7 +346,7 @@ impl Source {
 
     fn lessons(&self, batch: usize, seed: u64) -> anyhow::Result<Lessons> {
         Ok(match self {
-            Self::Text(data) => Lessons::Text(data.sampler(batch, seed)?),
+            Self::Text(data) => Lessons::Text(Ahead::of(data.sampler(batch, seed)?)),
             Self::Latents(cache) => Lessons::Latents { cache: cache.0.clone(), batch, seed },
         })
     }

@@ -1,11 +1,10 @@
 //! The layers' way forth and back where gradients of all their weights are wanted.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
 use super::Pythia;
-#[cfg(feature = "cuda")]
 use crate::ops;
 
 /// All layers of a model, evaluated at an input.
@@ -24,7 +23,8 @@ enum Way {
 }
 
 impl Pythia {
-    /// Carries `x` over all layers and keeps what [`Tape::backward`] needs.
+    /// Carries `x` over all layers, which compute on casts of their weights to its dtype, and keeps what [`Tape::backward`]
+    /// needs.
     ///
     /// # Shapes
     /// `x` (B, T, D).
@@ -37,7 +37,8 @@ impl Pythia {
             return Ok(tape);
         }
         let input = Var::from_tensor(&x.detach())?;
-        let output = self.run(input.as_tensor(), 0, self.layers().len())?;
+        let cast = self.map(|weight| weight.to_dtype(x.dtype()))?;
+        let output = cast.run(input.as_tensor(), 0, self.layers().len())?;
         Ok(Tape { output: output.detach(), way: Way::Graph { input, output } })
     }
 
@@ -45,9 +46,9 @@ impl Pythia {
     fn record_on_card(&self, x: &Tensor) -> Result<Option<Tape>> {
         let (mut x, mut layers) = (x.detach(), Vec::new());
         for layer in self.layers() {
-            let Some((y, trained)) = layer.detach().forward_trained(&x, self.context())? else {
-                return Ok(None);
-            };
+            // Cast one layer at a time: the card computes the one before meanwhile.
+            let cast = layer.map(&mut |weight| weight.detach().to_dtype(x.dtype()))?;
+            let Some((y, trained)) = cast.forward_trained(&x, self.context())? else { return Ok(None) };
             layers.push(trained);
             x = y;
         }
@@ -56,20 +57,20 @@ impl Pythia {
 }
 
 impl Tape {
-    /// From the slope of the output to that of the input; the gradients of the layers' weights join `gradients` under those of
-    /// `master`, the model of which the evaluated one holds casts.
+    /// From the slope of the output to that of the input; the gradients of the weights of `model`'s layers, which must be the
+    /// recorded ones, join `gradients`.
     ///
     /// # Shapes
     /// `slope` and the result (B, T, D).
     ///
     /// # Errors
     /// When memory is short.
-    pub fn backward(self, slope: &Tensor, master: &Pythia, gradients: &mut GradStore) -> Result<Tensor> {
+    pub fn backward(self, slope: &Tensor, model: &Pythia, gradients: &mut GradStore) -> Result<Tensor> {
         match self.way {
             Way::Graph { input, output } => {
-                // The gradient of ⟨y, c⟩ with respect to y is c itself.
-                let mut found = (output * slope)?.sum_all()?.backward()?;
-                for (_, weight) in master.layers().iter().flat_map(super::Layer::tensors) {
+                let nothing = Tensor::zeros((), slope.dtype(), slope.device())?;
+                let mut found = ops::graft(&output, &nothing, slope)?.backward()?;
+                for (_, weight) in model.layers().iter().flat_map(super::Layer::tensors) {
                     if let Some(gradient) = found.remove(weight) {
                         gradients.insert(weight, gradient);
                     }
@@ -78,9 +79,9 @@ impl Tape {
             }
             #[cfg(feature = "cuda")]
             Way::Card(layers) => {
-                ensure!(layers.len() == master.layers().len(), "the tape is one of another model");
+                anyhow::ensure!(layers.len() == model.layers().len(), "the tape is one of another model");
                 let mut slope = slope.clone();
-                for (trained, layer) in layers.into_iter().zip(master.layers()).rev() {
+                for (trained, layer) in layers.into_iter().zip(model.layers()).rev() {
                     let (before, found) = trained.backward(&slope)?;
                     for ((_, weight), gradient) in layer.tensors().into_iter().zip(found) {
                         gradients.insert(weight, gradient);

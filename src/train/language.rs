@@ -35,24 +35,23 @@ pub fn language_gradient(
     let tokens = ids.dim(1)?;
     ensure!(tokens >= 2, "training windows need at least two tokens, these have {tokens}");
     let read = ids.narrow(1, 0, tokens - 1)?;
-    let model = master.map(|weight| weight.to_dtype(dtype))?;
+    let ends = master.with_layers(Vec::new()).map(|weight| weight.to_dtype(dtype))?;
 
-    let (tape, width) = (model.record(&model.embed(&read)?)?, model.config.hidden_size);
+    let (tape, width) = (master.record(&ends.embed(&read)?)?, master.config.hidden_size);
     let behind = Var::from_tensor(&tape.output)?;
-    let last = model.final_norm(behind.as_tensor())?.reshape(((), width))?;
+    let last = ends.final_norm(behind.as_tensor())?.reshape(((), width))?;
 
     let next = ids.narrow(1, 1, tokens - 1)?.flatten_all()?;
-    check_targets(&next, model.config.vocab_size)?;
-    let next = next.to_device(model.device())?;
-    let head = head(model.unembed_weight(), &last.detach(), &next, weight)?;
+    check_targets(&next, master.config.vocab_size)?;
+    let next = next.to_device(master.device())?;
+    let head = head(ends.unembed_weight(), &last.detach(), &next, weight)?;
 
-    // The gradient of ⟨last, c⟩ with respect to `last` is c itself.
-    let mut gradients = (&last * &head.input)?.sum_all()?.backward()?;
+    let mut gradients = ops::graft(&last, &head.loss, &head.input)?.backward()?;
     let slope = gradients.remove(&behind).context("the last layer received no gradient")?;
     let grad = tape.backward(&slope, master, &mut gradients)?;
     let embedding =
-        ops::embedding_gradient(&read.flatten_all()?, &grad.reshape(((), width))?, model.config.vocab_size)?;
-    if model.config.tie_word_embeddings {
+        ops::embedding_gradient(&read.flatten_all()?, &grad.reshape(((), width))?, master.config.vocab_size)?;
+    if master.config.tie_word_embeddings {
         gradients.insert(master.embed_weight(), (embedding + head.weight)?);
     } else {
         gradients.insert(master.embed_weight(), embedding);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 
-use crate::data::{LatentBatch, LatentCache, Sampler};
+use crate::data::{Ahead, LatentBatch, LatentCache};
 
 /// What one step learns from.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub enum Lesson {
 /// All lessons of a training. Which one a step takes depends on the seed and the step alone.
 pub enum Lessons {
     /// Windows of a text.
-    Text(Sampler),
+    Text(Ahead),
     /// Windows of a cache.
     Latents {
         /// The cache.
@@ -35,7 +35,10 @@ impl Lessons {
     /// Tokens of one step.
     pub fn tokens(&self) -> usize {
         match self {
-            Self::Text(sampler) => sampler.shape().0 * sampler.shape().1,
+            Self::Text(ahead) => {
+                let (batch, length) = ahead.sampler().shape();
+                batch * length
+            }
             Self::Latents { cache, batch, .. } => batch * cache.plan.seq_len,
         }
     }
@@ -46,9 +49,9 @@ impl Lessons {
     /// When there is no memory for it.
     pub fn of(&self, step: usize) -> Result<Lesson> {
         match self {
-            Self::Text(sampler) => {
-                let ids = Tensor::from_vec(sampler.batch(step as u64), sampler.shape(), &Device::Cpu)?;
-                Ok(Lesson::Tokens(ids))
+            Self::Text(ahead) => {
+                let shape = ahead.sampler().shape();
+                Ok(Lesson::Tokens(Tensor::from_vec(ahead.batch(step as u64), shape, &Device::Cpu)?))
             }
             Self::Latents { cache, batch, seed } => {
                 let boundaries = cache.plan.boundaries.clone();
@@ -60,7 +63,7 @@ impl Lessons {
     /// Describes the data, for the fingerprint of a training.
     pub fn describe(&self) -> String {
         match self {
-            Self::Text(sampler) => format!("{sampler:?}"),
+            Self::Text(ahead) => format!("{:?}", ahead.sampler()),
             Self::Latents { cache, batch, seed } => format!("{:?} by {batch}, seed {seed}", cache.plan),
         }
     }

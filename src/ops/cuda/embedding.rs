@@ -17,17 +17,7 @@ pub fn embedding_gradient(ids: &[u32], grad: &Tensor, vocabulary: usize) -> Resu
     if ids.is_empty() {
         return Ok(Some(out));
     }
-    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
-    order.sort_by_key(|&position| ids[position as usize]);
-    let (mut starts, mut distinct) = (Vec::new(), Vec::new());
-    for (i, &position) in order.iter().enumerate() {
-        let id = ids[position as usize];
-        if distinct.last() != Some(&id) {
-            starts.push(i as u32);
-            distinct.push(id);
-        }
-    }
-    starts.push(ids.len() as u32);
+    let Positions { order, starts, distinct } = Positions::of(ids, vocabulary);
     let blocks = distinct.len() as u32;
     let upload = |values: Vec<u32>| Tensor::from_slice(&values, values.len(), grad.device());
     let (order, starts, distinct) = (upload(order)?, upload(starts)?, upload(distinct)?);
@@ -46,4 +36,40 @@ pub fn embedding_gradient(ids: &[u32], grad: &Tensor, vocabulary: usize) -> Resu
         width as i32
     );
     Ok(Some(out))
+}
+
+/// Positions in the order of their ids.
+struct Positions {
+    /// All positions, those of one id side by side and in their order.
+    order: Vec<u32>,
+    /// Where those of each id that occurs begin, and where the last ones end.
+    starts: Vec<u32>,
+    /// The ids that occur.
+    distinct: Vec<u32>,
+}
+
+impl Positions {
+    /// By counting, since there are few ids and many positions.
+    fn of(ids: &[u32], vocabulary: usize) -> Self {
+        let mut counts = vec![0u32; vocabulary];
+        for &id in ids {
+            counts[id as usize] += 1;
+        }
+        let (mut starts, mut distinct, mut place, mut total) = (Vec::new(), Vec::new(), counts, 0);
+        for (id, place) in place.iter_mut().enumerate() {
+            let count = std::mem::replace(place, total);
+            if count > 0 {
+                starts.push(total);
+                distinct.push(id as u32);
+            }
+            total += count;
+        }
+        starts.push(total);
+        let mut order = vec![0; ids.len()];
+        for (position, &id) in ids.iter().enumerate() {
+            order[place[id as usize] as usize] = position as u32;
+            place[id as usize] += 1;
+        }
+        Self { order, starts, distinct }
+    }
 }
