@@ -292,7 +292,7 @@ fn clipped_updates() -> Result<()> {
                 Ok(ClippedSlot { parameter, gradient: gradient.to_device(&card)?, first, second })
             })
             .collect::<Result<_>>()?;
-        let Some(found) = clipped_adamw(&slots, &update, 3.0)? else {
+        let Some(found) = clipped_adamw(&slots, &update, 0.0, None, 3.0)? else {
             panic!("the kernel fits these tensors")
         };
         assert!((f64::from(found.squeeze(0)?.to_scalar::<f32>()?) / norm - 1.0).abs() < 1e-5);
@@ -309,10 +309,10 @@ fn clipped_updates() -> Result<()> {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_changes_nothing() -> Result<()> {
+fn a_gradient_or_loss_that_is_not_finite_changes_nothing() -> Result<()> {
     let Some(card) = card() else { return Ok(()) };
     let [w, m, v] = [Var::ones(4, F, &card)?, Var::zeros(4, F, &card)?, Var::zeros(4, F, &card)?];
-    let gradient = Tensor::new(&[1f32, f32::NAN, 0.0, 1.0], &card)?;
+    let (good, bad) = (Tensor::new(1f32, &card)?, Tensor::new(f32::INFINITY, &card)?);
     let update = Update {
         lr: 1.0,
         beta1: 0.9,
@@ -322,10 +322,13 @@ fn a_gradient_that_is_not_finite_changes_nothing() -> Result<()> {
         step: 1,
         gradient_scale: 1.0,
     };
-    let slot = ClippedSlot { parameter: &w, gradient, first: &m, second: &v };
-    clipped_adamw(&[slot], &update, 1.0)?;
-    assert_eq!(w.to_vec1::<f32>()?, [1.0; 4]);
-    assert_eq!(m.to_vec1::<f32>()?, [0.0; 4]);
+    for (slope, loss) in [(f32::NAN, &good), (2.0, &bad)] {
+        let gradient = Tensor::new(&[1f32, slope, 0.0, 1.0], &card)?;
+        let slot = ClippedSlot { parameter: &w, gradient, first: &m, second: &v };
+        clipped_adamw(&[slot], &update, 0.0, Some(loss), 1.0)?;
+        assert_eq!(w.to_vec1::<f32>()?, [1.0; 4]);
+        assert_eq!(m.to_vec1::<f32>()?, [0.0; 4]);
+    }
     Ok(())
 }
 

@@ -3,6 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+
 use super::Sampler;
 
 /// The batches of a sampler. Whoever takes that of one step finds that of the next one ready.
@@ -32,6 +35,14 @@ impl Ahead {
         let work = thread::Builder::new().spawn(move || sampler.batch(step + 1));
         *next = work.ok().map(|work| (step + 1, work));
         batch
+    }
+
+    /// The same on the CPU, with the sampler's shape.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn tensor(&self, step: usize) -> Result<Tensor> {
+        Ok(Tensor::from_vec(self.batch(step as u64), self.sampler.shape(), &Device::Cpu)?)
     }
 }
 

@@ -9,7 +9,7 @@ use mlua::{Lua, Table};
 
 use super::catalogue::{self, OptionsTable, Param, join};
 use super::checkpoint;
-use super::data::{self, BATCH, Dataset};
+use super::data::{BATCH, Dataset};
 use super::device;
 use super::interrupt;
 use super::object::Object;
@@ -20,6 +20,7 @@ use super::pythia::Model;
 use super::register::Registry;
 use super::results::Run;
 use super::state::State;
+use crate::data::Ahead;
 use crate::eval::language_loss;
 use crate::results::{Row, Value};
 use crate::train::{Entry, PretrainOptions, Pretrainer};
@@ -28,7 +29,7 @@ use crate::train::{Entry, PretrainOptions, Pretrainer};
 const POINTS: usize = 200;
 const VALIDATIONS: usize = 20;
 
-const OWN: [Param; 18] = [
+const OWN: [Param; 19] = [
     ("data", "Dataset", "the text to train on"),
     ("valid?", "Dataset", "held-out text, whose loss is measured as the training goes on"),
     ("valid_windows?", "integer", "the first so many windows of it, 64 when left out"),
@@ -44,6 +45,11 @@ const OWN: [Param; 18] = [
     ("lr?", "number", "peak learning rate, 1e-3 when left out"),
     ("warmup?", "integer", "steps of linear warm-up, 100 when left out, at most a tenth of all"),
     ("final_lr?", "number", "learning rate at the end as a share of the peak, 0.1 when left out"),
+    (
+        "optimizer?",
+        "\"adamw\"|\"muon\"",
+        "adamw when left out; muon makes the updates of the layers' matrices orthogonal",
+    ),
     ("betas?", "number[]", "AdamW's β₁ and β₂, {0.9, 0.95} when left out"),
     ("weight_decay?", "number", "decoupled weight decay, 0 when left out"),
     ("clip?", "number", "largest gradient norm, 1 when left out"),
@@ -59,7 +65,7 @@ const OWN: [Param; 18] = [
 const PRETRAIN: OptionsTable = OptionsTable {
     class: "PretrainOptions",
     fields: &{
-        const FIELDS: [Param; 20] = join(OWN, checkpoint::OPTIONS);
+        const FIELDS: [Param; 21] = join(OWN, checkpoint::OPTIONS);
         FIELDS
     },
 };
@@ -101,8 +107,8 @@ fn pretrain(lua: &Lua, model: Model, options: &Options) -> anyhow::Result<(Model
     let steps = pretrainer.options.steps;
     let data = options.required::<Object<Dataset>>("data")?.0;
     let seed = options.or("seed", State::of(lua)?.seed)?;
-    let sampler = data.predicting(options.count("batch", BATCH, 1)?, seed)?;
-    let (rows, columns) = sampler.shape();
+    let ahead = Ahead::of(data.predicting(options.count("batch", BATCH, 1)?, seed)?);
+    let (rows, columns) = ahead.sampler().shape();
     let each = rows * (columns - 1);
     let journal = Journal {
         run: options.get("run")?,
@@ -112,7 +118,8 @@ fn pretrain(lua: &Lua, model: Model, options: &Options) -> anyhow::Result<(Model
     };
     let valid = valid(options)?;
     let valid_every = options.count("valid_every", (steps / VALIDATIONS).max(1), 1)?;
-    let mut saving = checkpoint::saving(lua, options, || pretrainer.fingerprint(&format!("{sampler:?}")))?;
+    let mut saving =
+        checkpoint::saving(lua, options, || pretrainer.fingerprint(&format!("{:?}", ahead.sampler())))?;
     let taken = checkpoint::restore(saving.as_ref(), &mut [pretrainer.descent_mut()])?;
     pretrainer.descent().history().iter().try_for_each(|entry| journal.note(entry))?;
 
@@ -121,11 +128,11 @@ fn pretrain(lua: &Lua, model: Model, options: &Options) -> anyhow::Result<(Model
     let mut held_out = None;
     let outcome = (taken..steps).try_for_each(|step| {
         interrupt::check()?;
-        let report = pretrainer.step(&data::batch(&sampler, step as u64)?)?.report;
+        let report = pretrainer.step(&ahead.tensor(step)?)?.report;
         let saved = saving.as_ref().is_some_and(|saving| saving.due(report.step, steps));
         let due = saved || report.step == steps || report.step.is_multiple_of(valid_every);
         if due && !valid.is_empty() {
-            let loss = language_loss(&pretrainer.model()?, &valid)?;
+            let loss = language_loss(&pretrainer.model()?, &valid, |_| interrupt::check())?;
             pretrainer.descent_mut().measured(loss);
             held_out = Some(loss);
         }
@@ -151,7 +158,7 @@ fn pretrain(lua: &Lua, model: Model, options: &Options) -> anyhow::Result<(Model
     }
     let trained = pretrainer.finish()?;
     if !valid.is_empty() {
-        table.set("valid_loss", language_loss(&trained, &valid)?)?;
+        table.set("valid_loss", language_loss(&trained, &valid, |_| interrupt::check())?)?;
     }
     Ok((Model(Arc::new(trained)), table))
 }
@@ -165,6 +172,7 @@ fn algorithm(options: &Options) -> anyhow::Result<PretrainOptions> {
         lr: options.or("lr", default.lr)?,
         warmup: options.count("warmup", default.warmup, 0)?,
         final_lr: options.or("final_lr", default.final_lr)?,
+        optimizer: options.get::<String>("optimizer")?.map_or(Ok(default.optimizer), |name| name.parse())?,
         betas: betas(options)?.unwrap_or(default.betas),
         weight_decay: options.or("weight_decay", default.weight_decay)?,
         clip: options.or("clip", default.clip)?,

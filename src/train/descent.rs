@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
+use super::optimizer::finite;
 use super::{Ema, Optimizer, Schedule, StepReport};
 
 /// One step, as it is written down.
@@ -51,11 +52,11 @@ impl Descent {
         Ok(Self { parameters, optimizer, schedule, clip, ema, history, begun, before: 0.0 })
     }
 
-    /// One update of all parameters; `loss` is what the gradients are of.
+    /// One update of all parameters; `loss`, a scalar in f32, is what the gradients are of.
     ///
     /// # Errors
     /// If the loss or a gradient is not finite; the parameters are then those of the last good step.
-    pub fn update(&mut self, loss: f64, gradients: &GradStore) -> Result<Entry> {
+    pub fn update(&mut self, loss: &Tensor, gradients: &GradStore) -> Result<Entry> {
         let taken = self.history.len();
         let lr = self.schedule.lr(taken);
         let diverged = || {
@@ -66,8 +67,9 @@ impl Descent {
                 self.clip
             )
         };
-        ensure!(loss.is_finite(), "the loss is {loss}: {}", diverged());
-        let grad_norm = self.optimizer.step(gradients, lr, Some(self.clip)).with_context(diverged)?;
+        let stepped = self.optimizer.step_of(loss, gradients, lr, Some(self.clip));
+        let loss = finite(loss).with_context(diverged)?;
+        let grad_norm = stepped.with_context(diverged)?;
         let report = StepReport { step: taken + 1, loss, grad_norm, lr };
         let seconds = self.before + self.begun.elapsed().as_secs_f64();
         let entry = Entry { report, held_out: None, seconds };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::data::{Ahead, LatentBatch, LatentCache};
 
@@ -49,10 +49,7 @@ impl Lessons {
     /// When there is no memory for it.
     pub fn of(&self, step: usize) -> Result<Lesson> {
         match self {
-            Self::Text(ahead) => {
-                let shape = ahead.sampler().shape();
-                Ok(Lesson::Tokens(Tensor::from_vec(ahead.batch(step as u64), shape, &Device::Cpu)?))
-            }
+            Self::Text(ahead) => Ok(Lesson::Tokens(ahead.tensor(step)?)),
             Self::Latents { cache, batch, seed } => {
                 let boundaries = cache.plan.boundaries.clone();
                 Ok(Lesson::Latents(boundaries, cache.batch(step as u64, *batch, *seed)?))

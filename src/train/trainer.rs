@@ -7,7 +7,7 @@ use candle_core::DType;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{AdamW, Descent, Entry, MOMENTUM, Muon, Optimizer, Options, Rule, Schedule, Targets};
+use super::{Descent, Entry, Options, Schedule, Targets};
 use crate::flow::Student;
 
 /// What one optimizer step did.
@@ -56,10 +56,7 @@ impl Trainer {
              kl_steps = {learned}, and kl_weight or the methods kl and lm for the whole training"
         );
         let parameters = student.velocity.parameters();
-        let optimizer: Box<dyn Optimizer + Send> = match options.optimizer {
-            Rule::AdamW => Box::new(AdamW::new(parameters, options.adamw())?),
-            Rule::Muon => Box::new(Muon::new(parameters, MOMENTUM, options.adamw())?),
-        };
+        let optimizer = options.optimizer.of(parameters, |_| true, options.adamw())?;
         let schedule = Schedule::new(&options);
         let descent = Descent::new(parameters.to_vec(), optimizer, schedule, options.clip, options.ema)?;
         Ok(Self { student, options, descent })
@@ -82,17 +79,16 @@ impl Trainer {
             let targets = targets.part(part * (batch / parts), batch / parts)?;
             let loss = objective.loss(&self.student, &targets, &self.options, &mut rng)?;
             let loss = if parts > 1 { (loss / parts as f64)? } else { loss };
-            // A card waits for nothing while it is told what to do; reading the loss waits for the card.
             let gradients = loss.backward()?;
-            anyhow::Ok((f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?), gradients))
+            anyhow::Ok((loss.detach().to_dtype(DType::F32)?, gradients))
         };
         let (mut loss, mut gradients) = part(0)?;
         for i in 1..parts {
             let (more, other) = part(i)?;
-            loss += more;
+            loss = (loss + more)?;
             gradients.extend(other)?;
         }
-        self.descent.update(loss, &gradients).with_context(|| format!("training with {objective}"))
+        self.descent.update(&loss, &gradients).with_context(|| format!("training with {objective}"))
     }
 
     /// Steps taken.

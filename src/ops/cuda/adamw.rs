@@ -37,14 +37,22 @@ pub struct ClippedSlot<'a> {
 }
 
 /// Updates all parameters as [`crate::ops::adamw::adamw`] does, gradients scaled down to the global norm `clip` on the
-/// device. Returns that norm (1) before clipping, without waiting for it; where it is not finite, nothing is updated.
-pub fn clipped_adamw(slots: &[ClippedSlot<'_>], update: &Update, clip: f64) -> Result<Option<Tensor>> {
+/// device. `others` is the squared norm of further gradients, which are updated elsewhere and clipped with these.
+/// Returns the norm of all (1) before clipping, without waiting for it; where that or `loss`, a scalar, is not finite, nothing
+/// is updated.
+pub fn clipped_adamw(
+    slots: &[ClippedSlot<'_>],
+    update: &Update,
+    others: f64,
+    loss: Option<&Tensor>,
+    clip: f64,
+) -> Result<Option<Tensor>> {
     let tensors: Vec<&Tensor> = slots
         .iter()
         .flat_map(|s| [s.parameter.as_tensor(), &s.gradient, s.first.as_tensor(), s.second.as_tensor()])
         .collect();
     let Some(device) = device(&tensors) else { return Ok(None) };
-    if tensors.iter().any(|t| t.dtype() != DType::F32) {
+    if tensors.iter().chain(&loss).any(|t| t.dtype() != DType::F32) {
         return Ok(None);
     }
     let tables: Vec<Table> = slots.chunks(TENSORS).map(table).collect::<Result<_>>()?;
@@ -73,6 +81,8 @@ pub fn clipped_adamw(slots: &[ClippedSlot<'_>], update: &Update, clip: f64) -> R
         partial.address()?,
         state.address()?,
         (tables.len() * BLOCKS) as i32,
+        others as f32,
+        loss.map_or(Ok(0), address)?,
         clip as f32
     );
     let (c1, c2) = update.corrections();
