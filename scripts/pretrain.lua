@@ -4,7 +4,7 @@
 -- `lft run scripts/pretrain.lua -- --size 6x64 --steps 200` is a first try on the embedded corpus. At scale, prepare
 -- the tokens first, and the training reads them from there:
 --   lft data prepare corpus/*.xz --tokenizer data/teacher --output tokens --holdout 0.01
---   lft --device cuda run scripts/pretrain.lua -- --data tokens --dtype bf16 --batch 192 --steps 9766
+--   lft --device cuda run scripts/pretrain.lua -- --data tokens --dtype bf16 --batch 192 --steps 9766 --optimizer muon
 
 local lft = require("lft")
 
@@ -13,6 +13,8 @@ local options = lft.options{
   data       = {"", "folder of prepared tokens, read instead of train and valid"},
   train      = {{"data/corpus/train.txt"}, "text to train on"},
   valid      = {{"data/corpus/valid.txt"}, "held-out text"},
+  test       = {"", "text that the finished model is measured on, with all its windows; none when empty"},
+  quotes     = {"kept", "typographic quotation marks of these texts: kept, or ascii; prepared tokens have their own"},
   tokenizer  = {"", "folder of a tokenizer; that of the prepared tokens, or trained on the text, when empty"},
   vocab_size = {4096, "tokens of a tokenizer that is trained"},
   context    = {2048, "longest sequence that the model is made for"},
@@ -20,13 +22,17 @@ local options = lft.options{
   batch      = {8, "sequences in a batch"},
   accumulate = {1, "parts that a batch is computed in"},
   steps      = {1000, "optimizer steps"},
+  optimizer  = {"adamw", "adamw, or muon for the layers' matrices"},
   lr         = {3e-3, "peak learning rate"},
   warmup     = {100, "steps of linear warm-up"},
   final_lr   = {0.1, "learning rate at the end as a share of the peak"},
+  weight_decay = {0.0, "decoupled weight decay"},
+  clip       = {1.0, "largest gradient norm"},
   ema        = {0.0, "decay of an average of the weights; 0 keeps none"},
   dtype      = {"f32", "format the layers compute in: f32 or bf16"},
   store      = {"bf16", "format the weights are written in"},
-  windows    = {64, "held-out windows"},
+  windows    = {64, "held-out windows during the training"},
+  valid_every = {0, "steps between two held-out losses; 20 losses when 0"},
   output     = {"models/pretrained", "folder for the model"},
   name       = {"pretrain", "name of the run"},
 }
@@ -38,19 +44,24 @@ local function tokenizer()
   return lft.tokenizer.train(options.train, {vocab_size = options.vocab_size})
 end
 
---- Training and held-out data.
-local function datasets(known)
-  local form = {tokenizer = known, seq_len = options.seq_len, order = "shuffled"}
-  if options.data == "" then
-    return lft.data.text(options.train, form), lft.data.text(options.valid, form)
-  end
-  local train = lft.data.open(options.data, form)
-  form.split = "valid"
-  return train, lft.data.open(options.data, form)
+local known = tokenizer()
+local function text(paths)
+  return lft.data.text(paths, {
+    tokenizer = known, seq_len = options.seq_len, order = "shuffled", quotes = options.quotes,
+  })
+end
+local function prepared(split)
+  return lft.data.open(options.data, {tokenizer = known, seq_len = options.seq_len, split = split})
 end
 
-local known = tokenizer()
-local train, valid = datasets(known)
+local train, valid
+if options.data == "" then
+  train, valid = text(options.train), text(options.valid)
+else
+  train, valid = prepared("train"), prepared("valid")
+end
+-- Read now: a file that is missing is better found before the training than after it.
+local test = options.test ~= "" and text(options.test) or nil
 local run <close> = lft.run{name = options.name, tags = {"pretraining"}}
 local fresh = lft.pythia.new{size = options.size, tokenizer = known, context = options.context}
 print(("%s\n%d training tokens, %.1f epochs"):format(
@@ -58,18 +69,26 @@ print(("%s\n%d training tokens, %.1f epochs"):format(
 
 local model, result = lft.train.pretrain(fresh, {
   data = train, valid = valid, valid_windows = options.windows,
+  valid_every = options.valid_every > 0 and options.valid_every or nil,
   steps = options.steps, batch = options.batch, accumulate = options.accumulate, dtype = options.dtype,
-  lr = options.lr, warmup = options.warmup, final_lr = options.final_lr, ema = options.ema > 0 and options.ema or nil,
-  run = run,
+  optimizer = options.optimizer, lr = options.lr, warmup = options.warmup, final_lr = options.final_lr,
+  weight_decay = options.weight_decay, clip = options.clip, ema = options.ema > 0 and options.ema or nil, run = run,
 })
 
 model = model:to{dtype = options.store}
 model:save(options.output)
 local valid_loss = assert(result.valid_loss)
-run:log{
+local row = {
   size = options.size, parameters = model.parameter_count, tokens = result.tokens,
   loss = result.loss, valid_loss = valid_loss, valid_ppl = math.exp(valid_loss),
 }
+-- The model as it is written, not as it was trained.
+if test then row.test_loss, row.test_tokens = lft.eval.loss(model, {data = test}) end
+run:log(row)
 print(("%d tokens in %.0f s: loss %.3f, held out %.3f nats a token (perplexity %.2f)"):format(
   result.tokens, result.seconds, result.loss, valid_loss, math.exp(valid_loss)))
+if test then
+  print(("%s: %.4f nats a token (perplexity %.2f) on %d tokens"):format(
+    options.test, row.test_loss, math.exp(row.test_loss), row.test_tokens))
+end
 print("model: " .. options.output)

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use super::Global;
 use crate::console;
 use crate::data::input::{self, Cut, Format};
-use crate::data::{Manifest, PrepareOptions, Prepared, SEPARATOR, Source, Stage, TokenFolder, prepare};
+use crate::data::{
+    Manifest, PrepareOptions, Prepared, Quotes, SEPARATOR, Source, Stage, TokenFolder, prepare,
+};
 use crate::meter::Meter;
 use crate::pythia::checkpoint;
 use crate::results::text_column;
@@ -55,6 +57,9 @@ struct PrepareArguments {
     /// What separates documents in text files.
     #[arg(long, value_name = "TEXT", default_value = SEPARATOR)]
     separator: String,
+    /// Turn typographic quotation marks and apostrophes into " and '.
+    #[arg(long)]
+    ascii_quotes: bool,
     /// The token that is put behind every document.
     #[arg(long, value_name = "TOKEN", default_value = SEPARATOR)]
     end_of_text: String,
@@ -97,8 +102,9 @@ fn run(global: &Global, arguments: &PrepareArguments) -> Result<()> {
     })?;
     let cut = Cut { separator: arguments.separator.clone(), field: arguments.field.clone() };
     let sources: Vec<Source> = files(&arguments.inputs)?.into_iter().map(|path| source(path, &cut)).collect();
-    let options =
-        PrepareOptions { cut, end_of_text, holdout: arguments.holdout, shard_tokens: arguments.shard_tokens };
+    let quotes = if arguments.ascii_quotes { Quotes::Ascii } else { Quotes::Kept };
+    let (holdout, shard_tokens) = (arguments.holdout, arguments.shard_tokens);
+    let options = PrepareOptions { cut, quotes, end_of_text, holdout, shard_tokens };
 
     let begun = Instant::now();
     let mut meter: Option<(Stage, Meter)> = None;

@@ -1,11 +1,15 @@
 //! Reading and tokenizing text.
 
-use std::fs;
+use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rayon::prelude::*;
 use tokenizers::Tokenizer;
+
+use super::input;
+use super::quotes::Quotes;
 
 /// Stands on a line of its own between documents, and is one special token.
 pub const SEPARATOR: &str = "<|endoftext|>";
@@ -22,12 +26,17 @@ pub struct TokenSet {
 }
 
 impl TokenSet {
-    /// Reads and tokenizes text files; a separator is put between two files where the first does not end
-    /// with one. Every token id is checked to be below `vocab_size`.
+    /// Reads and tokenizes text files, compressed or not; a separator is put between two files where the first does
+    /// not end with one. Every token id is checked to be below `vocab_size`.
     ///
     /// # Errors
     /// A file that is missing, empty or not UTF-8; see also [`TokenSet::encode`].
-    pub fn read<P: AsRef<Path>>(paths: &[P], tokenizer: &Tokenizer, vocab_size: usize) -> Result<Self> {
+    pub fn read<P: AsRef<Path>>(
+        paths: &[P],
+        quotes: Quotes,
+        tokenizer: &Tokenizer,
+        vocab_size: usize,
+    ) -> Result<Self> {
         if paths.is_empty() {
             bail!("no corpus file was given");
         }
@@ -38,7 +47,7 @@ impl TokenSet {
             }
             text.push_str(&read_text(path.as_ref())?);
         }
-        Self::encode(&text, tokenizer, vocab_size).with_context(|| {
+        Self::encode(&quotes.apply(text), tokenizer, vocab_size).with_context(|| {
             let names: Vec<_> = paths.iter().map(|path| path.as_ref().display().to_string()).collect();
             format!("tokenizing {}", names.join(", "))
         })
@@ -78,7 +87,11 @@ impl TokenSet {
 }
 
 fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).with_context(|| format!("reading the corpus {}", path.display()))?;
+    let what = || format!("reading the corpus {}", path.display());
+    let mut bytes = Vec::new();
+    input::unpacked(path, Arc::default())
+        .and_then(|mut file| Ok(file.read_to_end(&mut bytes)?))
+        .with_context(what)?;
     let text = String::from_utf8(bytes).map_err(|e| {
         anyhow!(
             "the corpus {} is not UTF-8 text: byte {} cannot be decoded",
@@ -121,6 +134,7 @@ pub(super) fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
     use std::sync::LazyLock;
     use tokenizers::AddedToken;
 
@@ -134,8 +148,13 @@ mod tests {
 
     #[test]
     fn the_embedded_corpus_is_encoded_as_in_one_piece() {
-        let set =
-            TokenSet::read(&["data/corpus/valid.txt", "data/corpus/train.txt"], &TOKENIZER, VOCAB).unwrap();
+        let set = TokenSet::read(
+            &["data/corpus/valid.txt", "data/corpus/train.txt"],
+            Quotes::Kept,
+            &TOKENIZER,
+            VOCAB,
+        )
+        .unwrap();
         let [valid, train] =
             ["valid", "train"].map(|name| fs::read_to_string(format!("data/corpus/{name}.txt")).unwrap());
         let text = format!("{valid}\n{SEPARATOR}\n{train}");
@@ -177,17 +196,32 @@ mod tests {
             (file("binary.txt", b"abc\xff"), "binary.txt is not UTF-8 text: byte 3"),
             (folder.path().to_owned(), "reading the corpus"),
         ] {
-            let error = TokenSet::read(&[good.clone(), path], &TOKENIZER, VOCAB).unwrap_err();
+            let error = TokenSet::read(&[good.clone(), path], Quotes::Kept, &TOKENIZER, VOCAB).unwrap_err();
             assert!(format!("{error:#}").contains(expected), "{error:#}");
         }
         let nothing: [&Path; 0] = [];
         assert!(
-            TokenSet::read(&nothing, &TOKENIZER, VOCAB).unwrap_err().to_string().contains("no corpus file")
+            TokenSet::read(&nothing, Quotes::Kept, &TOKENIZER, VOCAB)
+                .unwrap_err()
+                .to_string()
+                .contains("no corpus file")
         );
 
         let only = file("only.txt", format!("\n{SEPARATOR}\n").as_bytes());
-        let error = format!("{:#}", TokenSet::read(&[only], &TOKENIZER, VOCAB).unwrap_err());
+        let error = format!("{:#}", TokenSet::read(&[only], Quotes::Kept, &TOKENIZER, VOCAB).unwrap_err());
         assert!(error.contains("only.txt") && error.contains("corpus is empty"), "{error}");
+    }
+
+    #[test]
+    fn a_compressed_text_is_read_and_its_quotation_marks_made_ascii() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt.zst");
+        fs::write(&path, zstd::encode_all("“It’s night.”".as_bytes(), 1).unwrap()).unwrap();
+        for (quotes, expected) in [(Quotes::Kept, "“It’s night.”"), (Quotes::Ascii, "\"It's night.\"")]
+        {
+            let set = TokenSet::read(&[&path], quotes, &TOKENIZER, VOCAB).unwrap();
+            assert_eq!(set.tokens, whole(expected));
+        }
     }
 
     #[test]

@@ -71,18 +71,7 @@ fn split(path: &Path) -> (Compression, String) {
 /// # Errors
 /// A file that is missing, of another format, damaged or not UTF-8; the documents report what comes later.
 pub fn open(path: &Path, cut: &Cut, read: Arc<AtomicU64>) -> Result<Documents> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let counted = BufReader::with_capacity(CHUNK, Counted { file, read });
-    let (compression, _) = split(path);
-    let source: Box<dyn Read + Send> = match compression {
-        Compression::None => Box::new(counted),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(counted)),
-        Compression::Zstd => Box::new(
-            zstd::stream::read::Decoder::with_buffer(counted)
-                .with_context(|| format!("cannot read {}", path.display()))?,
-        ),
-        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(counted)),
-    };
+    let source = unpacked(path, read)?;
     let path = path.to_owned();
     Ok(match format_of(&path) {
         Format::Text => Box::new(Pieces {
@@ -95,6 +84,25 @@ pub fn open(path: &Path, cut: &Cut, read: Arc<AtomicU64>) -> Result<Documents> {
         }),
         Format::JsonLines => Box::new(lines(source, path, cut.field.clone())),
         Format::Parquet => bail!("{} is a table, not text", path.display()),
+    })
+}
+
+/// The bytes of a file, decompressed as its name says. `read` is told the bytes of the file itself.
+///
+/// # Errors
+/// A file that is missing or of another compression than its name says.
+pub fn unpacked(path: &Path, read: Arc<AtomicU64>) -> Result<Box<dyn Read + Send>> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let counted = BufReader::with_capacity(CHUNK, Counted { file, read });
+    let (compression, _) = split(path);
+    Ok(match compression {
+        Compression::None => Box::new(counted),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(counted)),
+        Compression::Zstd => Box::new(
+            zstd::stream::read::Decoder::with_buffer(counted)
+                .with_context(|| format!("cannot read {}", path.display()))?,
+        ),
+        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(counted)),
     })
 }
 

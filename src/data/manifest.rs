@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::input::Cut;
+use super::quotes::Quotes;
 use crate::atomic;
 use crate::nearest::nearest;
 
@@ -41,6 +42,9 @@ pub struct Plan {
     pub token_bytes: usize,
     /// How text is cut into documents.
     pub cut: Cut,
+    /// What became of typographic quotation marks; folders of before there was a choice do not say.
+    #[serde(default)]
+    pub quotes: Quotes,
     /// Share of the documents that is held out.
     pub holdout: f64,
     /// A shard is full with so many training tokens.
@@ -198,6 +202,7 @@ impl Plan {
             () if self.tokenizer_blake3 != other.tokenizer_blake3 => "tokenizer",
             () if self.inputs != other.inputs => "set of inputs",
             () if self.cut != other.cut => "separator or field",
+            () if self.quotes != other.quotes => "treatment of quotation marks",
             () if self.holdout != other.holdout => "share held out",
             () if self.shard_tokens != other.shard_tokens => "shard size",
             () => "version or end-of-text token",

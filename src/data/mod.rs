@@ -12,6 +12,7 @@ mod permutation;
 mod prepare;
 #[cfg(test)]
 mod prepare_tests;
+mod quotes;
 mod sampler;
 mod shards;
 mod spans;
@@ -25,6 +26,7 @@ pub use latents::{LatentBatch, LatentCache, LatentPlan};
 pub use manifest::{Manifest, Split};
 pub use permutation::Permutation;
 pub use prepare::{PrepareOptions, Prepared, Source, Stage, prepare, tokenizer_hash};
+pub use quotes::Quotes;
 pub use sampler::{Order, Sampler};
 pub use tokens::Tokens;
 pub use windows::windows;

@@ -14,6 +14,7 @@ use tokenizers::Tokenizer;
 use super::corpus::plain;
 use super::input::{Cut, Documents};
 use super::manifest::{InputFile, Manifest, Places, Plan};
+use super::quotes::Quotes;
 use super::shards::{Document, Writer};
 use crate::atomic;
 
@@ -38,6 +39,8 @@ pub struct Source {
 pub struct PrepareOptions {
     /// How text is cut into documents.
     pub cut: Cut,
+    /// What becomes of typographic quotation marks.
+    pub quotes: Quotes,
     /// Token behind every document.
     pub end_of_text: u32,
     /// Share of the documents that is held out. A hash of its text decides for each document, so that equal
@@ -120,7 +123,7 @@ pub fn prepare(
         let batch = batch?;
         let own = || &tokenizers[rayon::current_thread_index().unwrap_or(0) % tokenizers.len()];
         let encoded: Vec<Document> =
-            batch.par_iter().map(|text| Document::new(text, own(), &plan)).collect::<Result<_>>()?;
+            batch.into_par_iter().map(|text| Document::new(text, own(), &plan)).collect::<Result<_>>()?;
         for document in encoded {
             progress.tokens += document.tokens.len() as u64;
             writer.add(document)?;
@@ -170,6 +173,7 @@ fn plan(
         end_of_text: options.end_of_text,
         token_bytes: if largest <= u32::from(u16::MAX) { 2 } else { 4 },
         cut: options.cut.clone(),
+        quotes: options.quotes,
         holdout: options.holdout,
         shard_tokens: options.shard_tokens,
         inputs,

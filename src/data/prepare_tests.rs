@@ -16,7 +16,7 @@ static TOKENIZER: LazyLock<Tokenizer> =
 
 fn options() -> PrepareOptions {
     let cut = Cut { separator: SEPARATOR.to_owned(), field: "text".to_owned() };
-    PrepareOptions { cut, end_of_text: 0, holdout: 0.0, shard_tokens: 500 }
+    PrepareOptions { cut, quotes: Quotes::Kept, end_of_text: 0, holdout: 0.0, shard_tokens: 500 }
 }
 
 fn sources(paths: &[PathBuf]) -> Vec<Source> {
@@ -67,7 +67,7 @@ fn the_tokens_are_those_of_the_text() {
     assert!(manifest.shards.len() > 2 && manifest.valid_tokens == 0);
     let found = TokenFolder::open(&output, Split::Train).unwrap();
     let of_file = |path: &PathBuf| {
-        let set = TokenSet::read(&[path], &TOKENIZER, 4096).unwrap();
+        let set = TokenSet::read(&[path], Quotes::Kept, &TOKENIZER, 4096).unwrap();
         [set.tokens, vec![0]].concat()
     };
     let plain: Vec<u32> = paths.iter().flat_map(of_file).collect();
@@ -132,6 +132,29 @@ fn documents_are_held_out_by_their_text() {
     for document in text(&valid).split(SEPARATOR).filter(|text| !text.is_empty()) {
         assert!(!text(&train).contains(document));
     }
+}
+
+#[test]
+fn quotation_marks_change_but_not_what_is_held_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    let documents: Vec<String> = (0..40).map(|i| format!("“It’s number {i},” she said.")).collect();
+    fs::write(&path, documents.join(SEPARATOR)).unwrap();
+    let sides = |name: &str, quotes| {
+        let output = folder.path().join(name);
+        let manifest =
+            done(&[path.clone()], &output, &PrepareOptions { quotes, holdout: 0.3, ..options() }).unwrap();
+        assert_eq!(Manifest::read(&output).unwrap().plan.quotes, quotes);
+        assert_eq!(manifest.plan.quotes, quotes);
+        Split::ALL
+            .map(|split| TOKENIZER.decode(&all(&TokenFolder::open(&output, split).unwrap()), false).unwrap())
+    };
+    let (kept, ascii) = (sides("kept", Quotes::Kept), sides("ascii", Quotes::Ascii));
+    assert_eq!(kept.map(|text| Quotes::Ascii.apply(text)), ascii);
+    assert!(ascii[0].contains("\"It's number"), "{}", ascii[0]);
+    let other = PrepareOptions { quotes: Quotes::Ascii, holdout: 0.3, ..options() };
+    let error = done(&[path.clone()], &folder.path().join("kept"), &other).unwrap_err().to_string();
+    assert!(error.contains("another treatment of quotation marks"), "{error}");
 }
 
 #[test]

@@ -20,13 +20,15 @@ impl Document {
     ///
     /// # Errors
     /// A text that the tokenizer cannot represent.
-    pub fn new(text: &str, tokenizer: &Tokenizer, plan: &Plan) -> Result<Self> {
+    pub fn new(text: String, tokenizer: &Tokenizer, plan: &Plan) -> Result<Self> {
         if text.trim().is_empty() {
             return Ok(Self { tokens: Vec::new(), split: Split::Train });
         }
-        let mut tokens = encode(tokenizer, text)?;
+        // The text as it came decides, so that a change of its quotation marks holds out the same documents.
+        let split = side(&text, plan.holdout);
+        let mut tokens = encode(tokenizer, &plan.quotes.apply(text))?;
         tokens.push(plan.end_of_text);
-        Ok(Self { tokens, split: side(text, plan.holdout) })
+        Ok(Self { tokens, split })
     }
 }
 

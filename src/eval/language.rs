@@ -7,14 +7,19 @@ use super::reference::{blocks, sum};
 use crate::ops;
 use crate::pythia::Pythia;
 
-/// Mean next-token cross-entropy in nats over windows of token ids, without recording a graph.
+/// Mean next-token cross-entropy in nats over windows of token ids, without recording a graph. `watch` is told the
+/// tokens done, and may end the work by an error.
 ///
 /// # Shapes
 /// each tensor (B, T + 1): the first T tokens of a window are read, the last T predicted.
 ///
 /// # Errors
 /// If there are no windows or they have fewer than two tokens.
-pub fn language_loss(model: &Pythia, windows: &[Tensor]) -> Result<f64> {
+pub fn language_loss(
+    model: &Pythia,
+    windows: &[Tensor],
+    mut watch: impl FnMut(usize) -> Result<()>,
+) -> Result<f64> {
     ensure!(!windows.is_empty(), "a validation needs at least one window of tokens");
     let width = model.config.hidden_size;
     let (mut nats, mut count) = (0.0, 0);
@@ -30,6 +35,7 @@ pub fn language_loss(model: &Pythia, windows: &[Tensor]) -> Result<f64> {
             nats += sum(&ops::cross_entropy(&logits.to_dtype(DType::F32)?, &next)?)?;
         }
         count += last.dim(0)?;
+        watch(count)?;
     }
     Ok(nats / count as f64)
 }
@@ -44,7 +50,12 @@ mod tests {
     fn agrees_with_the_perplexity_of_logits() -> Result<()> {
         let teacher = Pythia::load("data/teacher", DType::F32, &Device::Cpu)?;
         let ids = Tensor::arange(100u32, 142, &Device::Cpu)?.reshape((2, 21))?;
-        let found = language_loss(&teacher, &[ids.narrow(0, 0, 1)?, ids.narrow(0, 1, 1)?])?;
+        let mut seen = Vec::new();
+        let found = language_loss(&teacher, &[ids.narrow(0, 0, 1)?, ids.narrow(0, 1, 1)?], |tokens| {
+            seen.push(tokens);
+            Ok(())
+        })?;
+        assert_eq!(seen, [20, 40]);
         let logits = teacher.logits(&ids.narrow(1, 0, 20)?)?;
         let expected = crate::eval::perplexity(&logits, &ids.narrow(1, 1, 20)?)?.ln();
         assert!((found - expected).abs() < 1e-5, "{found} for {expected}");

@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
-use crate::data::{TokenSet, windows};
+use crate::data::{Quotes, TokenSet, windows};
 use crate::flow::{Block, Init, Integration, Skip, Student, VelocityField};
 use crate::ode::Method;
 use crate::pythia::Pythia;
@@ -20,8 +20,12 @@ fn teacher() -> Result<Arc<Pythia>> {
 /// The first windows of the validation text, in batches of 8.
 fn validation(teacher: &Pythia, count: usize) -> Result<Vec<Tensor>> {
     let vocabulary = teacher.config.vocab_size;
-    let corpus =
-        TokenSet::read(&[format!("{ROOT}/data/corpus/valid.txt")], teacher.tokenizer()?, vocabulary)?;
+    let corpus = TokenSet::read(
+        &[format!("{ROOT}/data/corpus/valid.txt")],
+        Quotes::Kept,
+        teacher.tokenizer()?,
+        vocabulary,
+    )?;
     let ids: Vec<u32> = windows(&corpus, 256, Some(count))?.flatten().collect();
     let all = Tensor::from_vec(ids, (count, 257), &Device::Cpu)?;
     (0..count).step_by(8).map(|i| Ok(all.narrow(0, i, 8.min(count - i))?)).collect()

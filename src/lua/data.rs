@@ -16,7 +16,7 @@ use super::register::{Members, Registry, userdata};
 use super::state::State;
 use super::tensor::Handle;
 use super::tokenizer::{Tokenizer, paths_of};
-use crate::data::{Order, Sampler, Split, TokenFolder, TokenSet, Tokens, tokenizer_hash, windows};
+use crate::data::{Order, Quotes, Sampler, Split, TokenFolder, TokenSet, Tokens, tokenizer_hash, windows};
 
 /// Sequences in a batch unless an option says otherwise.
 pub const BATCH: usize = 8;
@@ -45,6 +45,11 @@ const TEXT: OptionsTable = OptionsTable {
     fields: &[
         ("tokenizer", "Tokenizer", "of the model that will read the text"),
         ("seq_len?", "integer", "tokens of a window, 256 when left out"),
+        (
+            "quotes?",
+            "\"kept\"|\"ascii\"",
+            "what becomes of typographic quotation marks: ascii makes them \" and ', kept when left out",
+        ),
         ORDER,
     ],
 };
@@ -104,7 +109,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.function(
         Entry {
             name: "lft.data.text",
-            about: "Reads and tokenizes text files; a line <|endoftext|> separates documents.",
+            about: "Reads and tokenizes text files, plain or compressed (gzip, zstd, xz); a line <|endoftext|> separates documents.",
             params: &[
                 ("paths", "string|string[]", "one file or several"),
                 ("options", "TextOptions", "tokenizer and length of windows"),
@@ -116,7 +121,9 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             let options = Options::read(lua, Some(options), &TEXT)?;
             let tokenizer = options.required::<Object<Tokenizer>>("tokenizer")?.0;
             let seq_len = options.count("seq_len", tokenizer.context().unwrap_or(SEQ_LEN).min(SEQ_LEN), 1)?;
-            let corpus = TokenSet::read(&paths_of(lua, &paths)?, tokenizer.get()?, tokenizer.vocabulary())?;
+            let quotes = options.get::<String>("quotes")?.map_or(Ok(Quotes::Kept), |name| name.parse())?;
+            let paths = paths_of(lua, &paths)?;
+            let corpus = TokenSet::read(&paths, quotes, tokenizer.get()?, tokenizer.vocabulary())?;
             Ok(Dataset { corpus: Arc::new(corpus), seq_len, order: order(&options, Order::Random)?, within_documents: false })
         },
     )?;

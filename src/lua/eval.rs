@@ -47,6 +47,15 @@ const REFERENCE: OptionsTable = OptionsTable {
     ],
 };
 
+const LOSS: OptionsTable = OptionsTable {
+    class: "LossOptions",
+    fields: &[
+        ("data", "Dataset", "held-out text"),
+        ("windows?", "integer", "the first so many windows of the text, all when left out"),
+        ("batch?", "integer", "windows in a batch, 8 when left out"),
+    ],
+};
+
 /// Registers `lft.eval`.
 ///
 /// # Errors
@@ -54,6 +63,7 @@ const REFERENCE: OptionsTable = OptionsTable {
 pub fn register(registry: &mut Registry) -> mlua::Result<()> {
     registry.module("lft.eval", "How far a student is from its teacher.");
     registry.options(&REFERENCE);
+    registry.options(&LOSS);
     let fields = &[
         ("kl", "number", "KL(teacher ‖ student) of the next token, mean over tokens, nats"),
         ("nmse", "number", "Σ‖x̂₁ − x1‖² / Σ‖x1‖² at the block's end"),
@@ -84,6 +94,28 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             let block = block.context("option 'block' is missing")?;
             let (windows, batch) = (options.count("windows", 64, 1)?, options.count("batch", BATCH, 1)?);
             build(lua, &model.0.0, block, &data, windows, batch)
+        },
+    )?;
+    registry.function(
+        Entry {
+            name: "lft.eval.loss",
+            about: "The loss of a language model on held-out text: its mean cross-entropy of the next token, in nats. \
+                    A window of T tokens predicts T tokens.",
+            params: &[("model", "Pythia", "the model"), ("options", "LossOptions", "text and windows")],
+            returns: &[("number", "nats a token; exp of it is the perplexity"), ("integer", "tokens that it is the mean over")],
+            example: "local m = lft.pythia.load(\"data/teacher\")\nlocal d = lft.data.text(\"data/corpus/valid.txt\", {tokenizer = m.tokenizer, seq_len = 32})\nlocal nats, tokens = lft.eval.loss(m, {data = d, windows = 4})\nassert(nats < 5 and tokens == 128)",
+        },
+        |lua, (model, options): (Object<Model>, Table)| {
+            let options = Options::read(lua, Some(options), &LOSS)?;
+            let data = options.required::<Object<Dataset>>("data")?.0;
+            let windows = data.windows(options.get("windows")?, options.count("batch", BATCH, 1)?)?;
+            let tokens = windows.iter().map(|batch| batch.dims()[0] * data.seq_len()).sum::<usize>();
+            let meter = meter(lua, tokens as u64, "held-out text", ("tokens", 1), PATIENCE)?;
+            let nats = eval::language_loss(&model.0.0, &windows, |done| {
+                meter.set(done as u64, None);
+                interrupt::check()
+            })?;
+            Ok((nats, tokens))
         },
     )?;
     registry.function(

@@ -133,7 +133,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
                 ..default
             };
             let momentum = options.or("momentum", train::MOMENTUM)?;
-            Optimizer::new(Muon::new(&parameters(&options)?, momentum, adamw)?, &options)
+            Optimizer::new(Muon::new(&parameters(&options)?, |_| true, momentum, adamw)?, &options)
         },
     )?;
     registry.function(

@@ -28,7 +28,7 @@ use crate::train::{Entry, PretrainOptions, Pretrainer};
 const POINTS: usize = 200;
 const VALIDATIONS: usize = 20;
 
-const OWN: [Param; 18] = [
+const OWN: [Param; 19] = [
     ("data", "Dataset", "the text to train on"),
     ("valid?", "Dataset", "held-out text, whose loss is measured as the training goes on"),
     ("valid_windows?", "integer", "the first so many windows of it, 64 when left out"),
@@ -44,6 +44,11 @@ const OWN: [Param; 18] = [
     ("lr?", "number", "peak learning rate, 1e-3 when left out"),
     ("warmup?", "integer", "steps of linear warm-up, 100 when left out, at most a tenth of all"),
     ("final_lr?", "number", "learning rate at the end as a share of the peak, 0.1 when left out"),
+    (
+        "optimizer?",
+        "\"adamw\"|\"muon\"",
+        "adamw when left out; muon makes the updates of the layers' matrices orthogonal",
+    ),
     ("betas?", "number[]", "AdamW's β₁ and β₂, {0.9, 0.95} when left out"),
     ("weight_decay?", "number", "decoupled weight decay, 0 when left out"),
     ("clip?", "number", "largest gradient norm, 1 when left out"),
@@ -59,7 +64,7 @@ const OWN: [Param; 18] = [
 const PRETRAIN: OptionsTable = OptionsTable {
     class: "PretrainOptions",
     fields: &{
-        const FIELDS: [Param; 20] = join(OWN, checkpoint::OPTIONS);
+        const FIELDS: [Param; 21] = join(OWN, checkpoint::OPTIONS);
         FIELDS
     },
 };
@@ -125,7 +130,7 @@ fn pretrain(lua: &Lua, model: Model, options: &Options) -> anyhow::Result<(Model
         let saved = saving.as_ref().is_some_and(|saving| saving.due(report.step, steps));
         let due = saved || report.step == steps || report.step.is_multiple_of(valid_every);
         if due && !valid.is_empty() {
-            let loss = language_loss(&pretrainer.model()?, &valid)?;
+            let loss = language_loss(&pretrainer.model()?, &valid, |_| interrupt::check())?;
             pretrainer.descent_mut().measured(loss);
             held_out = Some(loss);
         }
@@ -151,7 +156,7 @@ fn pretrain(lua: &Lua, model: Model, options: &Options) -> anyhow::Result<(Model
     }
     let trained = pretrainer.finish()?;
     if !valid.is_empty() {
-        table.set("valid_loss", language_loss(&trained, &valid)?)?;
+        table.set("valid_loss", language_loss(&trained, &valid, |_| interrupt::check())?)?;
     }
     Ok((Model(Arc::new(trained)), table))
 }
@@ -165,6 +170,7 @@ fn algorithm(options: &Options) -> anyhow::Result<PretrainOptions> {
         lr: options.or("lr", default.lr)?,
         warmup: options.count("warmup", default.warmup, 0)?,
         final_lr: options.or("final_lr", default.final_lr)?,
+        optimizer: options.get::<String>("optimizer")?.map_or(Ok(default.optimizer), |name| name.parse())?,
         betas: betas(options)?.unwrap_or(default.betas),
         weight_decay: options.or("weight_decay", default.weight_decay)?,
         clip: options.or("clip", default.clip)?,

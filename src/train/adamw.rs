@@ -65,7 +65,13 @@ impl AdamW {
 #[cfg(feature = "cuda")]
 impl AdamW {
     /// The whole step as a few kernels on a CUDA card; `None` where the parameters are elsewhere.
-    fn step_on_card(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<Option<f64>> {
+    fn step_on_card(
+        &mut self,
+        others: f64,
+        gradients: &GradStore,
+        lr: f64,
+        clip: Option<f64>,
+    ) -> Result<Option<f64>> {
         let AdamWOptions { betas: (beta1, beta2), eps, weight_decay } = self.options;
         let step = self.step + 1;
         let update = Update { lr, beta1, beta2, eps, weight_decay, step, gradient_scale: 1.0 };
@@ -75,7 +81,7 @@ impl AdamW {
             Ok(ClippedSlot { parameter: &slot.parameter, gradient: gradient.contiguous()?, first, second })
         });
         let slots: Vec<ClippedSlot<'_>> = slots.collect::<Result<_>>()?;
-        let Some(norm) = clipped_adamw(&slots, &update, clip.unwrap_or(f64::INFINITY))? else {
+        let Some(norm) = clipped_adamw(&slots, &update, others, clip.unwrap_or(f64::INFINITY))? else {
             return Ok(None);
         };
         let norm = f64::from(norm.squeeze(0)?.to_scalar::<f32>()?);
@@ -85,13 +91,24 @@ impl AdamW {
     }
 }
 
-impl Optimizer for AdamW {
-    fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64> {
+impl AdamW {
+    /// One update of parameters whose gradients are clipped with those of other parameters, of squared norm `others`.
+    /// Returns the norm of all.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub(super) fn step_beside(
+        &mut self,
+        others: f64,
+        gradients: &GradStore,
+        lr: f64,
+        clip: Option<f64>,
+    ) -> Result<f64> {
         #[cfg(feature = "cuda")]
-        if let Some(norm) = self.step_on_card(gradients, lr, clip)? {
+        if let Some(norm) = self.step_on_card(others, gradients, lr, clip)? {
             return Ok(norm);
         }
-        let Gradients { pairs, norm, scale } = self.slots.gradients(gradients, clip)?;
+        let Gradients { pairs, norm, scale } = self.slots.gradients(others, gradients, clip)?;
         let AdamWOptions { betas: (beta1, beta2), eps, weight_decay } = self.options;
         self.step += 1;
         let update = Update { lr, beta1, beta2, eps, weight_decay, step: self.step, gradient_scale: scale };
@@ -100,6 +117,12 @@ impl Optimizer for AdamW {
             adamw(&slot.parameter, gradient, m, v, &update)?;
         }
         Ok(norm)
+    }
+}
+
+impl Optimizer for AdamW {
+    fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64> {
+        self.step_beside(0.0, gradients, lr, clip)
     }
 
     fn tensors(&self) -> Vec<(String, Tensor)> {

@@ -8,6 +8,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
 use super::descent::refill;
+use super::{AdamW, AdamWOptions, MOMENTUM, Muon};
 use crate::ops::adamw::squared_norm;
 
 /// A rule that moves parameters against their gradients.
@@ -36,6 +37,24 @@ pub enum Rule {
     AdamW,
     /// [`Muon`](super::Muon) for matrices, AdamW for the rest.
     Muon,
+}
+
+impl Rule {
+    /// The optimizer itself. Muon takes the matrices whose names are `chosen`, and leaves the rest to AdamW.
+    ///
+    /// # Errors
+    /// If a coefficient lies outside its range or a parameter is given twice.
+    pub fn of(
+        self,
+        parameters: &[(String, Var)],
+        chosen: impl Fn(&str) -> bool,
+        adamw: AdamWOptions,
+    ) -> Result<Box<dyn Optimizer + Send>> {
+        Ok(match self {
+            Self::AdamW => Box::new(AdamW::new(parameters, adamw)?),
+            Self::Muon => Box::new(Muon::new(parameters, chosen, MOMENTUM, adamw)?),
+        })
+    }
 }
 
 impl FromStr for Rule {
@@ -76,9 +95,8 @@ impl<M> Slots<M> {
     /// # Errors
     /// If a parameter is given twice, and those of `memory`.
     pub fn new(parameters: &[(String, Var)], memory: impl Fn(&Var) -> Result<M>) -> Result<Self> {
-        let mut seen = HashSet::new();
+        distinct(parameters)?;
         let slot = |(name, parameter): &(String, Var)| {
-            ensure!(seen.insert(parameter.id()), "parameter {name} is given twice");
             Ok(Slot { name: name.clone(), parameter: parameter.clone(), memory: memory(parameter)? })
         };
         Ok(Self(parameters.iter().map(slot).collect::<Result<_>>()?))
@@ -98,31 +116,58 @@ impl<M> Slots<M> {
     /// # Errors
     /// If a parameter received none.
     pub fn pairs<'a>(&'a self, gradients: &'a GradStore) -> Result<Vec<(&'a Slot<M>, &'a Tensor)>> {
-        self.0.iter().map(|slot| Ok((slot, slot.gradient(gradients)?))).collect()
+        self.0.iter().map(|slot| Ok((slot, gradient_of(gradients, &slot.name, &slot.parameter)?))).collect()
     }
 
-    /// The gradients of all parameters and what clips them.
+    /// The gradients of all parameters and what clips them; `others` is the squared norm of gradients of other
+    /// parameters that are clipped with these.
     ///
     /// # Errors
     /// As [`Optimizer::step`].
-    pub fn gradients<'a>(&'a self, gradients: &'a GradStore, clip: Option<f64>) -> Result<Gradients<'a, M>> {
+    pub fn gradients<'a>(
+        &'a self,
+        others: f64,
+        gradients: &'a GradStore,
+        clip: Option<f64>,
+    ) -> Result<Gradients<'a, M>> {
         let pairs = self.pairs(gradients)?;
-        let mut square = 0.0;
+        let mut square = others;
         for (_, gradient) in &pairs {
             square += squared_norm(gradient)?;
         }
         let norm = square.sqrt();
         ensure!(norm.is_finite(), "the gradient's norm is {norm}");
-        let scale = clip.filter(|clip| norm > *clip).map_or(1.0, |clip| clip / norm);
-        Ok(Gradients { pairs, norm, scale })
+        Ok(Gradients { pairs, norm, scale: clipping(norm, clip) })
     }
 }
 
-impl<M> Slot<M> {
-    fn gradient<'a>(&self, gradients: &'a GradStore) -> Result<&'a Tensor> {
-        let gradient = gradients.get(&self.parameter);
-        gradient.with_context(|| format!("parameter {} received no gradient", self.name))
-    }
+/// The factor that brings gradients of a global norm down to `clip`.
+pub(super) fn clipping(norm: f64, clip: Option<f64>) -> f64 {
+    clip.filter(|clip| norm > *clip).map_or(1.0, |clip| clip / norm)
+}
+
+/// # Errors
+/// If a parameter is given twice.
+pub(super) fn distinct(parameters: &[(String, Var)]) -> Result<()> {
+    let mut seen = HashSet::new();
+    parameters.iter().try_for_each(|(name, parameter)| {
+        ensure!(seen.insert(parameter.id()), "parameter {name} is given twice");
+        Ok(())
+    })
+}
+
+/// # Errors
+/// If the parameter received none.
+pub(super) fn gradient_of<'a>(gradients: &'a GradStore, name: &str, parameter: &Var) -> Result<&'a Tensor> {
+    gradients.get(parameter).with_context(|| format!("parameter {name} received no gradient"))
+}
+
+/// A tensor of a checkpoint.
+///
+/// # Errors
+/// If it is missing.
+pub(super) fn saved<'a>(tensors: &'a HashMap<String, Tensor>, name: &str) -> Result<&'a Tensor> {
+    tensors.get(name).with_context(|| format!("the checkpoint holds no {name}"))
 }
 
 /// An f32 tensor of zeros beside a parameter.
@@ -136,8 +181,7 @@ pub(super) fn refill_all<'a>(
     tensors: &HashMap<String, Tensor>,
 ) -> Result<()> {
     for (name, variable) in variables {
-        let tensor = tensors.get(&name).with_context(|| format!("the checkpoint holds no {name}"))?;
-        refill(variable, tensor).context(name)?;
+        refill(variable, saved(tensors, &name)?).context(name)?;
     }
     Ok(())
 }

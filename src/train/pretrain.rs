@@ -1,10 +1,10 @@
-//! Training a Pythia from scratch, or further: next-token cross-entropy with AdamW.
+//! Training a Pythia from scratch, or further: next-token cross-entropy.
 
 use anyhow::{Result, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
-use super::{AdamW, AdamWOptions, Descent, Entry, Schedule, check, language_gradient};
+use super::{AdamWOptions, Descent, Entry, Rule, Schedule, check, language_gradient};
 use crate::pythia::Pythia;
 
 /// Everything that defines a pretraining but its data and its model.
@@ -18,6 +18,9 @@ pub struct PretrainOptions {
     pub warmup: usize,
     /// Learning rate at the end as a share of the peak, reached by a cosine.
     pub final_lr: f64,
+    /// The optimizer. Muon takes the layers' matrices alone: rows of the embedding and the unembedding belong to one
+    /// token each, and no direction is shared by all of them.
+    pub optimizer: Rule,
     /// AdamW's β₁ and β₂.
     pub betas: (f64, f64),
     /// Decoupled weight decay.
@@ -39,6 +42,7 @@ impl Default for PretrainOptions {
             lr: 1e-3,
             warmup: 100,
             final_lr: 0.1,
+            optimizer: Rule::AdamW,
             betas: (0.9, 0.95),
             weight_decay: 0.0,
             clip: 1.0,
@@ -85,10 +89,10 @@ impl Pretrainer {
         let parameters: Vec<(String, Var)> =
             model.tensors().into_iter().map(variable).collect::<Result<_>>()?;
         let PretrainOptions { betas, weight_decay, .. } = options;
-        let optimizer =
-            AdamW::new(&parameters, AdamWOptions { betas, weight_decay, ..AdamWOptions::default() })?;
+        let adamw = AdamWOptions { betas, weight_decay, ..AdamWOptions::default() };
+        let optimizer = options.optimizer.of(&parameters, |name| name.contains(".layers."), adamw)?;
         let schedule = Schedule::cosine(options.lr, options.warmup, options.steps, options.final_lr);
-        let descent = Descent::new(parameters, Box::new(optimizer), schedule, options.clip, options.ema)?;
+        let descent = Descent::new(parameters, optimizer, schedule, options.clip, options.ema)?;
         Ok(Self { model, descent, options })
     }
 

@@ -34,7 +34,7 @@ impl Sgd {
 
 impl Optimizer for Sgd {
     fn step(&mut self, gradients: &GradStore, lr: f64, clip: Option<f64>) -> Result<f64> {
-        let Gradients { pairs, norm, scale } = self.slots.gradients(gradients, clip)?;
+        let Gradients { pairs, norm, scale } = self.slots.gradients(0.0, gradients, clip)?;
         for (slot, gradient) in pairs {
             let mut direction = (gradient.detach().to_dtype(DType::F32)? * scale)?;
             if let Some(velocity) = &slot.memory {

@@ -7,7 +7,7 @@ use candle_core::DType;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{AdamW, Descent, Entry, MOMENTUM, Muon, Optimizer, Options, Rule, Schedule, Targets};
+use super::{Descent, Entry, Options, Schedule, Targets};
 use crate::flow::Student;
 
 /// What one optimizer step did.
@@ -56,10 +56,7 @@ impl Trainer {
              kl_steps = {learned}, and kl_weight or the methods kl and lm for the whole training"
         );
         let parameters = student.velocity.parameters();
-        let optimizer: Box<dyn Optimizer + Send> = match options.optimizer {
-            Rule::AdamW => Box::new(AdamW::new(parameters, options.adamw())?),
-            Rule::Muon => Box::new(Muon::new(parameters, MOMENTUM, options.adamw())?),
-        };
+        let optimizer = options.optimizer.of(parameters, |_| true, options.adamw())?;
         let schedule = Schedule::new(&options);
         let descent = Descent::new(parameters.to_vec(), optimizer, schedule, options.clip, options.ema)?;
         Ok(Self { student, options, descent })

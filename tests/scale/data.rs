@@ -38,7 +38,7 @@ fn documents() -> Vec<String> {
 fn text_json_lines_and_parquet_become_the_same_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let documents = documents();
+    let documents: Vec<String> = documents().iter().map(|text| text.replace('\'', "’")).collect();
     fs::write(path.join("a.txt"), documents.join("<|endoftext|>")).unwrap();
     let lines: Vec<String> =
         documents.iter().map(|text| serde_json::json!({"id": 1, "body": text}).to_string()).collect();
@@ -73,6 +73,7 @@ fn text_json_lines_and_parquet_become_the_same_tokens() {
             "body",
             "--holdout",
             "0.2",
+            "--ascii-quotes",
         ];
         let stdout = well(path, &arguments);
         assert!(
@@ -88,6 +89,13 @@ fn text_json_lines_and_parquet_become_the_same_tokens() {
     }
     assert!(found[0] == found[1] && found[1] == found[2]);
     assert!(found[0].iter().all(|tokens| !tokens.is_empty()));
+    let manifest = fs::read_to_string(path.join("table/manifest.json")).unwrap();
+    assert!(manifest.contains("\"quotes\": \"ascii\""), "{manifest}");
+    // The marks were changed in each: the tokens are those of the text that had ASCII marks all along.
+    fs::write(path.join("plain.txt"), documents.join("<|endoftext|>").replace('’', "'")).unwrap();
+    well(path, &["data", "prepare", "plain.txt", "--tokenizer", TEACHER, "--output", "plain"]);
+    let tokens = fs::read(path.join("plain/00000.train.tokens")).unwrap().len();
+    assert_eq!(tokens, found[0].iter().map(Vec::len).sum::<usize>());
 }
 
 /// A text as a Lua string.

@@ -43,12 +43,15 @@ fn a_text_becomes_a_model_that_loads_and_predicts() {
         ];
         run(&[&common[..], more].concat())
     };
-    let stdout =
-        train(&["--steps", "60", "--batch", "4", "--lr", "1e-2", "--ema", "0.9", "--output", "model"]);
+    fs::write(path.join("test.txt"), text[cut..end].replace('\'', "’")).unwrap();
+    let stdout = train(&[
+        "--steps", "60", "--batch", "4", "--lr", "1e-2", "--ema", "0.9", "--output", "model", "--test",
+        "test.txt", "--quotes", "ascii",
+    ]);
     assert!(stdout.contains("7680 tokens in"), "{stdout}");
     let row = run(&[
         "query",
-        "SELECT valid_loss, parameters FROM results WHERE run = 'pretrain'",
+        "SELECT valid_loss, test_loss, test_tokens FROM results WHERE run = 'pretrain'",
         "--format",
         "json",
     ]);
@@ -56,6 +59,11 @@ fn a_text_becomes_a_model_that_loads_and_predicts() {
     let loss = rows[0]["valid_loss"].as_f64().unwrap();
     // A model that knows nothing pays ln 512 = 6.24 nats.
     assert!(loss < 5.6, "{loss}");
+    // The test text is the held-out one with other apostrophes: all of its windows, by the weights as they were written.
+    let test = rows[0]["test_loss"].as_f64().unwrap();
+    assert!((test - loss).abs() < 0.3 && test != loss, "{test} and {loss}");
+    assert!(rows[0]["test_tokens"].as_u64().unwrap() > 8 * 32);
+    assert!(stdout.contains(&format!("test.txt: {test:.4} nats a token")), "{stdout}");
     let curve =
         run(&["query", "SELECT count(*) AS n, count(valid_loss) AS held FROM training", "--format", "csv"]);
     assert_eq!(curve.trim(), "n,held\n60,20");
@@ -73,7 +81,19 @@ fn a_text_becomes_a_model_that_loads_and_predicts() {
     // Prepared tokens feed the same script, with their own tokenizer.
     fs::write(path.join("parts.txt"), text[..end].replace("\n\n", "\n\n<|endoftext|>")).unwrap();
     run(&["data", "prepare", "parts.txt", "--tokenizer", "model", "--output", "parts", "--holdout", "0.2"]);
-    let stdout =
-        train(&["--data", "parts", "--steps", "2", "--batch", "2", "--accumulate", "2", "--dtype", "bf16"]);
+    let stdout = train(&[
+        "--data",
+        "parts",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--accumulate",
+        "2",
+        "--dtype",
+        "bf16",
+        "--optimizer",
+        "muon",
+    ]);
     assert!(stdout.contains("128 tokens in"), "{stdout}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::{message, run};
-use crate::data::{TokenSet, windows};
+use crate::data::{Quotes, TokenSet, windows};
 use crate::eval::{Metrics, Reference};
 use crate::flow::{Block, Skip};
 use crate::pythia::Pythia;
@@ -45,7 +45,7 @@ fn models_agree_with_themselves() {
 #[test]
 fn references_and_skips_are_those_of_the_rooms() -> anyhow::Result<()> {
     let teacher = Arc::new(Pythia::load("data/teacher", DType::F32, &Device::Cpu)?);
-    let corpus = TokenSet::read(&["data/corpus/valid.txt"], teacher.tokenizer()?, 4096)?;
+    let corpus = TokenSet::read(&["data/corpus/valid.txt"], Quotes::Kept, teacher.tokenizer()?, 4096)?;
     let rows: Vec<u32> = windows(&corpus, 24, Some(2))?.flatten().collect();
     let ids = [Tensor::from_vec(rows, (2, 25), &Device::Cpu)?];
     let block = Block::new(6, 12, 24)?;

@@ -21,8 +21,9 @@ ENTRY adamw_squares(const __grid_constant__ Table table, float *partial) {
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// state: the global norm, and the factor that clips to it; 0 if the norm is not finite, which skips the update.
-ENTRY adamw_norm(const float *partial, float *state, int count, float clip) {
+// state: the norm of these gradients and of others, and the factor that clips to it; 0 if the norm is not finite, which
+// skips the update.
+ENTRY adamw_norm(const float *partial, float *state, int count, float others, float clip) {
   __shared__ double sums[256];
   double sum = 0;
   for (int i = threadIdx.x; i < count; i += 256) sum += partial[i];
@@ -33,7 +34,7 @@ ENTRY adamw_norm(const float *partial, float *state, int count, float clip) {
     __syncthreads();
   }
   if (threadIdx.x == 0) {
-    float norm = (float)sqrt(sums[0]);
+    float norm = (float)sqrt(sums[0] + others);
     state[0] = norm;
     state[1] = isfinite(norm) ? (norm > clip ? clip / norm : 1.f) : 0.f;
   }

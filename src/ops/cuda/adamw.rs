@@ -37,8 +37,14 @@ pub struct ClippedSlot<'a> {
 }
 
 /// Updates all parameters as [`crate::ops::adamw::adamw`] does, gradients scaled down to the global norm `clip` on the
-/// device. Returns that norm (1) before clipping, without waiting for it; where it is not finite, nothing is updated.
-pub fn clipped_adamw(slots: &[ClippedSlot<'_>], update: &Update, clip: f64) -> Result<Option<Tensor>> {
+/// device. `others` is the squared norm of further gradients, which are updated elsewhere and clipped with these.
+/// Returns the norm of all (1) before clipping, without waiting for it; where it is not finite, nothing is updated.
+pub fn clipped_adamw(
+    slots: &[ClippedSlot<'_>],
+    update: &Update,
+    others: f64,
+    clip: f64,
+) -> Result<Option<Tensor>> {
     let tensors: Vec<&Tensor> = slots
         .iter()
         .flat_map(|s| [s.parameter.as_tensor(), &s.gradient, s.first.as_tensor(), s.second.as_tensor()])
@@ -73,6 +79,7 @@ pub fn clipped_adamw(slots: &[ClippedSlot<'_>], update: &Update, clip: f64) -> R
         partial.address()?,
         state.address()?,
         (tables.len() * BLOCKS) as i32,
+        others as f32,
         clip as f32
     );
     let (c1, c2) = update.corrections();
