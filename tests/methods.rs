@@ -69,6 +69,46 @@ fn recoupling_measures_every_block() {
 }
 
 #[test]
+fn token_steps_hold_thresholds_against_fixed_steps() {
+    let runs = tempfile::tempdir().unwrap();
+    let report = runs.path().join("token_steps.html");
+    let arguments = [
+        "--block",
+        "6,8",
+        "--method",
+        "fm:0.5,kl:0.5",
+        "--ks",
+        "1,2,3",
+        "--most",
+        "3",
+        "--exits",
+        "0,100",
+        "--seeds",
+        "1,2",
+        "--steps",
+        "2",
+        "--batch",
+        "1",
+        "--seq_len",
+        "16",
+        "--windows",
+        "1",
+        "--report",
+        report.to_str().unwrap(),
+    ];
+    let printed = run(runs.path(), "scripts/token_steps.lua", &arguments);
+    assert!(printed.contains("At equal mean NFE, per-token k gives a KL"), "{printed}");
+    // A threshold of 0 stops no token that moves, and one of 100 stops all of them after one step.
+    let rows = query(
+        runs.path(),
+        "SELECT exit, COUNT(*) AS n, MIN(mean_nfe) AS lo, MAX(mean_nfe) AS hi FROM results WHERE exit IS NOT NULL \
+         GROUP BY exit ORDER BY exit",
+    );
+    assert_eq!(rows, "exit,n,lo,hi\n0.0,2,3.0,3.0\n100.0,2,1.0,1.0\n");
+    assert!(report.is_file());
+}
+
+#[test]
 fn the_papers_table_has_its_methods_and_rivals() {
     papers_table("f32");
 }
