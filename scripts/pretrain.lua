@@ -13,7 +13,8 @@ local options = lft.options{
   data       = {"", "folder of prepared tokens, read instead of train and valid"},
   train      = {{"data/corpus/train.txt"}, "text to train on"},
   valid      = {{"data/corpus/valid.txt"}, "held-out text"},
-  test       = {"", "text that the finished model is measured on, with all its windows; none when empty"},
+  test       = {"", "text that the finished model is measured on; none when empty"},
+  test_windows = {0, "its first so many windows; all of them when 0"},
   quotes     = {"kept", "typographic quotation marks of these texts: kept, or ascii; prepared tokens have their own"},
   tokenizer  = {"", "folder of a tokenizer; that of the prepared tokens, or trained on the text, when empty"},
   vocab_size = {4096, "tokens of a tokenizer that is trained"},
@@ -83,7 +84,10 @@ local row = {
   loss = result.loss, valid_loss = valid_loss, valid_ppl = math.exp(valid_loss),
 }
 -- The model as it is written, not as it was trained.
-if test then row.test_loss, row.test_tokens = lft.eval.loss(model, {data = test}) end
+if test then
+  local windows = options.test_windows > 0 and options.test_windows or nil
+  row.test_loss, row.test_tokens = lft.eval.loss(model, {data = test, windows = windows})
+end
 run:log(row)
 print(("%d tokens in %.0f s: loss %.3f, held out %.3f nats a token (perplexity %.2f)"):format(
   result.tokens, result.seconds, result.loss, valid_loss, math.exp(valid_loss)))
