@@ -20,6 +20,7 @@ use super::{
 };
 use crate::bench::Baselines;
 use crate::console;
+use crate::threads;
 
 /// Bytes of address space for the script's stack. Gradients are traced by recursion through every operation since
 /// the last variable, and a loop in a script strings hundreds of thousands of them together easily.
@@ -151,6 +152,7 @@ fn run_here(path: &Path, options: &HostOptions) -> anyhow::Result<()> {
     {
         console::note("this system has no Landlock, so that only lft itself holds the sandbox");
     }
+    threads::join_rayon();
     interrupt::install(&host.lua)?;
     let _watch = limits::enforce(&host.lua, options.limits)?;
     host.run()

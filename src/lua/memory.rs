@@ -9,17 +9,24 @@ use mlua::Lua;
 
 use super::limits;
 
-/// Tensor bytes handed to Lua between two full collections; less where memory is limited to little more. Dead tensors that
-/// wait longer are memory that the next ones cannot use, and that no cache holds.
-const COLLECT_AFTER: usize = 48 << 20;
+/// Fewest tensor bytes handed to Lua between two full collections; less where memory is limited to little more. Dead
+/// tensors that wait longer are memory that the next ones cannot use, and that no cache holds.
+const COLLECT_AFTER: usize = 16 << 20;
+/// Tensor bytes for each byte of Lua's own: going through those takes about as long as writing so many.
+const A_BYTE_OF_LUAS: usize = 16;
 
-/// Bytes of tensors handed to Lua since the last full collection of this state.
-pub struct Pressure(AtomicUsize);
+/// What presses for the next full collection of a state.
+pub struct Pressure {
+    /// Bytes of tensors handed to Lua since the last one.
+    bytes: AtomicUsize,
+    /// Bytes at which it is due.
+    due: AtomicUsize,
+}
 
 impl Pressure {
     /// Starts counting for `lua`.
     pub fn install(lua: &Lua) {
-        lua.set_app_data(Self(AtomicUsize::new(0)));
+        lua.set_app_data(Self { bytes: AtomicUsize::new(0), due: AtomicUsize::new(COLLECT_AFTER) });
     }
 
     /// Counts a tensor of `bytes`; to Lua it is a few words, so without this dead tensors would pile up.
@@ -27,19 +34,23 @@ impl Pressure {
     /// # Errors
     /// When a finalizer fails, and when a limit is reached.
     pub fn add(lua: &Lua, bytes: usize) -> mlua::Result<()> {
-        let most = limits::memory().map_or(COLLECT_AFTER, |limit| COLLECT_AFTER.min(limit / 4));
-        let due = lua.app_data_ref::<Self>().is_some_and(|pressure| {
-            let before = pressure.0.fetch_add(bytes, Ordering::Relaxed);
-            let due = before + bytes > most;
-            if due {
-                pressure.0.store(0, Ordering::Relaxed);
-            }
-            due
-        });
-        if due {
+        if lua.app_data_ref::<Self>().is_some_and(|pressure| pressure.is_due_after(bytes)) {
             lua.gc_collect()?;
+            if let Some(pressure) = lua.app_data_ref::<Self>() {
+                pressure.due.store(COLLECT_AFTER.max(A_BYTE_OF_LUAS * lua.used_memory()), Ordering::Relaxed);
+            }
         }
         limits::check().map_err(mlua::Error::external)
+    }
+
+    fn is_due_after(&self, bytes: usize) -> bool {
+        let due = self.due.load(Ordering::Relaxed);
+        let most = limits::memory().map_or(due, |limit| due.min(limit / 4));
+        let pressing = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > most;
+        if pressing {
+            self.bytes.store(0, Ordering::Relaxed);
+        }
+        pressing
     }
 }
 

@@ -269,7 +269,7 @@ pub(crate) unsafe fn multiply(
     parallelism: Parallelism,
 ) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if super::amx::applies((m, k, n), &a, &b) {
+    if !is_narrow((m, k, n), &b.matrix) && super::amx::applies((m, k, n), &a, &b) {
         let parallel = !matches!(parallelism, Parallelism::None);
         // SAFETY: the caller's promise, and the unit is there.
         unsafe { super::amx::matmul((m, k, n), (keep, scale), a, b, (out, out_stride), parallel) };
@@ -294,6 +294,14 @@ pub(crate) unsafe fn multiply(
     }
 }
 
+/// Whether the right operand is so small that its product does without panels.
+fn is_narrow(_size: Size, _b: &Matrix<'_>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return super::narrow::applies(_size, _b);
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// `out = keep·out + bias`.
 ///
 /// # Safety
@@ -316,6 +324,13 @@ unsafe fn vector_multiply(
     out_stride: usize,
     parallelism: Parallelism,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if is_narrow((m, k, n), &b) {
+        // SAFETY: the caller's promise.
+        return unsafe {
+            super::narrow::matmul((m, k, n), (keep, scale), a, b, (out, out_stride), parallelism)
+        };
+    }
     // SAFETY: the caller's promise keeps every access inside the three.
     unsafe {
         gemm::gemm(

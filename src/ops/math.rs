@@ -28,13 +28,30 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * f32::from_bits(power)
 }
 
-/// Hyperbolic tangent: `1 − 2/(e^{2x} + 1)`, and the odd series near zero where that cancels.
+/// [`exp`], which ends at e^−87 and e^88, up to where f32 ends: there as the square of a half.
+#[inline(always)]
+pub(crate) fn exp_everywhere(x: f32) -> f32 {
+    let half = exp(0.5 * x);
+    if x.abs() < 87.0 { exp(x) } else { half * half }
+}
+
+/// Hyperbolic tangent: the rational minimax approximation x·P(x²)/Q(x²), up to where it is 1 in f32.
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
-    let far = 1.0 - 2.0 / (exp(2.0 * x) + 1.0);
+    let x = x.clamp(-7.998_811_7, 7.998_811_7);
     let s = x * x;
-    let near = x * (1.0 + s * (-1.0 / 3.0 + s * (2.0 / 15.0 + s * (-17.0 / 315.0 + s * (62.0 / 2835.0)))));
-    if x.abs() < 0.3 { near } else { far }
+    let p = -2.760_768_5e-16f32;
+    let p = p.mul_add(s, 2.000_188e-13);
+    let p = p.mul_add(s, -8.604_672e-11);
+    let p = p.mul_add(s, 5.122_297_1e-8);
+    let p = p.mul_add(s, 1.485_722_4e-5);
+    let p = p.mul_add(s, 6.372_619_3e-4);
+    let p = p.mul_add(s, 4.893_524_6e-3);
+    let q = 1.198_258_4e-6f32;
+    let q = q.mul_add(s, 1.185_347_1e-4);
+    let q = q.mul_add(s, 2.268_434_6e-3);
+    let q = q.mul_add(s, 4.893_525e-3);
+    x * p / q
 }
 
 /// Error function: the rational minimax approximation x·P(x²)/Q(x²) on |x| ≤ 4.

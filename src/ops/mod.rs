@@ -31,6 +31,8 @@ pub mod linear;
 mod math;
 mod matmul;
 mod matvec;
+#[cfg(target_arch = "x86_64")]
+mod narrow;
 pub mod pointwise;
 pub mod recompute;
 pub mod residual;
@@ -49,7 +51,7 @@ pub use graft::graft;
 pub use layer_norm::{layer_norm, layer_norm_to};
 pub use linear::linear;
 pub use matmul::matmul;
-pub use pointwise::tanh;
+pub use pointwise::{exp, sigmoid, tanh};
 pub use recompute::Recompute;
 pub use residual::residual;
 pub use rotary::Rotary;

@@ -34,7 +34,7 @@ pub fn members(class: &mut Members<'_, Handle>) {
         class,
         "exp",
         "e to the power of every element.",
-        Tensor::exp,
+        ops::exp,
         "assert(lft.zeros({1}):exp():item() == 1)"
     );
     unary!(class, "log", "Natural logarithm.", Tensor::log, "assert(lft.ones({1}):log():item() == 0)");
@@ -52,13 +52,25 @@ pub fn members(class: &mut Members<'_, Handle>) {
         "assert(lft.tensor({4}):recip():item() == 0.25)"
     );
     unary!(class, "erf", "Error function.", Tensor::erf, "assert(lft.zeros({1}):erf():item() == 0)");
-    unary!(class, "relu", "max(x, 0).", Tensor::relu, "assert(lft.tensor({-3}):relu():item() == 0)");
-    unary!(class, "silu", "x times its sigmoid.", Tensor::silu, "assert(lft.zeros({1}):silu():item() == 0)");
+    unary!(
+        class,
+        "relu",
+        "max(x, 0).",
+        |x| Activation::Relu.apply(x),
+        "assert(lft.tensor({-3}):relu():item() == 0)"
+    );
+    unary!(
+        class,
+        "silu",
+        "x times its sigmoid.",
+        |x| Activation::Silu.apply(x),
+        "assert(lft.zeros({1}):silu():item() == 0)"
+    );
     unary!(
         class,
         "sigmoid",
         "1 / (1 + exp(-x)).",
-        candle_nn::ops::sigmoid,
+        ops::sigmoid,
         "assert(lft.zeros({1}):sigmoid():item() == 0.5)"
     );
     unary!(

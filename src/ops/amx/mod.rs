@@ -22,7 +22,7 @@ use pack::{BLOCK, DEPTH, Line, Operand, PANEL_LINES, Side, pack};
 const PASS_DEPTH: usize = 128;
 /// Columns of one pass: with [`PASS_DEPTH`], the right operand's parts fit the second-level cache beside a task's rows.
 const PASS_COLUMNS: usize = 1024;
-/// Rows of one task.
+/// Rows that are split together.
 const TASK_ROWS: usize = 2 * BLOCK;
 
 /// Whether this processor and system have the unit. `LFT_AMX=0` in the environment leaves it alone.
@@ -68,20 +68,61 @@ fn passes(k: usize, n: usize) -> Vec<(Range, Range)> {
 
 /// `out = keep·out + scale·a·b + bias`, as [`super::kernel::multiply`], whose checks the caller has made.
 ///
+/// Each thread takes one part of the result through all passes, so that threads wait for each other once.
+///
 /// # Safety
 /// `a`, `b`, `bias` and `out` reach over the sizes given, and [`applies`] said so; `out` need not be initialised where `keep`
 /// is 0.
 pub(super) unsafe fn matmul(
     (m, k, n): (usize, usize, usize),
+    factors: (f32, f32),
+    a: Matrix<'_>,
+    b: Right<'_>,
+    (out, out_stride): (*mut f32, usize),
+    parallel: bool,
+) {
+    let threads = if parallel { rayon::current_num_threads() } else { 1 };
+    let (rows, columns) = parts((m, n), threads, b.split.is_some());
+    let across = n.div_ceil(columns);
+    let out = Shared(out);
+    let part = |part: usize| {
+        let (row, column) = (part / across * rows, part % across * columns);
+        let size = (rows.min(m - row), k, columns.min(n - column));
+        let a = Matrix { data: &a.data[row * a.row_stride..], ..a };
+        let matrix = Matrix { data: &b.matrix.data[column * b.matrix.col_stride..], ..b.matrix };
+        let b = Right { matrix, bias: b.bias.map(|bias| &bias[column..][..size.2]), ..b };
+        // SAFETY: the caller's promise, and the parts of the result do not overlap.
+        unsafe { multiply_part(size, factors, a, b, (out.at(row * out_stride + column), out_stride)) };
+    };
+    let count = m.div_ceil(rows) * across;
+    if count > 1 { (0..count).into_par_iter().for_each(part) } else { part(0) }
+}
+
+/// Rows and columns of one thread's part of a result (m, n): of all ways to cut it the one in which a part's rows and
+/// columns, all of which are split for the unit, are fewest. A right operand that is split already is not cut.
+fn parts((m, n): (usize, usize), threads: usize, whole_right: bool) -> (usize, usize) {
+    let side = |length: usize, count: usize| length.div_ceil(count).next_multiple_of(BLOCK);
+    let cut = |across: usize| (side(m, threads / across), side(n, across));
+    let ways =
+        (1..=threads).filter(|across| threads.is_multiple_of(*across) && (*across == 1 || !whole_right));
+    let cost = |&(rows, columns): &(usize, usize)| if whole_right { rows } else { rows + columns };
+    let (rows, columns) = ways.map(cut).min_by_key(cost).unwrap_or((m, n));
+    (rows, if columns >= n { n } else { columns })
+}
+
+/// [`matmul`] by one thread.
+///
+/// # Safety
+/// As there.
+unsafe fn multiply_part(
+    (m, k, n): (usize, usize, usize),
     (keep, scale): (f32, f32),
     a: Matrix<'_>,
     Right { matrix: b, split, bias }: Right<'_>,
     (out, out_stride): (*mut f32, usize),
-    parallel: bool,
 ) {
     let left = Operand { data: a.data, outer_stride: a.row_stride, depth_stride: a.col_stride };
     let right = Operand { data: b.data, outer_stride: b.col_stride, depth_stride: b.row_stride };
-    let out = Shared(out);
     for (pass, (depth, columns)) in passes(k, n).into_iter().enumerate() {
         let (keep, bias) = if depth.start == 0 { (keep, bias) } else { (1.0, None) };
         let bias = bias.map(|bias| &bias[columns.clone()]);
@@ -89,21 +130,19 @@ pub(super) unsafe fn matmul(
         let panels = match split {
             Some(split) => &split.0[pass],
             None => {
-                packed = pack_columns(right, columns.clone(), depth.clone(), parallel);
+                packed = pack_columns(right, columns.clone(), depth.clone(), false);
                 &packed
             }
         };
-        let task = |task: usize| {
-            let rows = task * TASK_ROWS..((task + 1) * TASK_ROWS).min(m);
-            // SAFETY: a task writes its own rows of `out`, inside the sizes given.
+        for first in (0..m).step_by(TASK_ROWS) {
+            let rows = first..(first + TASK_ROWS).min(m);
+            // SAFETY: the rows lie inside the sizes given.
             unsafe {
-                let corner = out.at(rows.start * out_stride + columns.start);
+                let corner = out.add(rows.start * out_stride + columns.start);
                 let result = tile::Result { corner, stride: out_stride, keep, scale, bias };
                 multiply_rows((left, rows, depth.clone()), panels, columns.len(), result);
             }
-        };
-        let tasks = m.div_ceil(TASK_ROWS);
-        if parallel { (0..tasks).into_par_iter().for_each(task) } else { (0..tasks).for_each(task) }
+        }
     }
 }
 
@@ -120,16 +159,9 @@ fn pack_columns(right: Operand<'_>, columns: Range, depth: Range, parallel: bool
     let place = Shared(panels.as_mut_ptr());
     let one = |panel: usize| {
         let first = columns.start + panel * BLOCK;
+        let columns = first..(first + BLOCK).min(columns.end);
         // SAFETY: each panel writes its own lines of the capacity reserved.
-        unsafe {
-            pack(
-                right,
-                Side::Right,
-                first..(first + BLOCK).min(columns.end),
-                depth.clone(),
-                place.at(panel * lines),
-            )
-        };
+        unsafe { pack(right, Side::Right, columns, depth.clone(), place.at(panel * lines)) };
     };
     if parallel {
         (0..count).into_par_iter().for_each(one)
@@ -238,6 +270,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn parts_cover_the_result_with_little_to_split() {
+        // Columns are cut where there are more of them than rows, and never where the right operand is split already.
+        assert_eq!(parts((512, 4096), 2, false), (512, 2048));
+        assert_eq!(parts((4096, 512), 2, false), (2048, 512));
+        assert_eq!(parts((512, 4096), 2, true), (256, 4096));
+        assert_eq!(parts((512, 512), 4, false), (256, 256));
+        assert_eq!(parts((33, 70), 1, false), (64, 70));
     }
 
     /// The root mean square error stays at or below that of the f32 kernels.
