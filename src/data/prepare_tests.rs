@@ -143,7 +143,8 @@ fn quotation_marks_change_but_not_what_is_held_out() {
     let sides = |name: &str, quotes| {
         let output = folder.path().join(name);
         let manifest =
-            done(&[path.clone()], &output, &PrepareOptions { quotes, holdout: 0.3, ..options() }).unwrap();
+            done(std::slice::from_ref(&path), &output, &PrepareOptions { quotes, holdout: 0.3, ..options() })
+                .unwrap();
         assert_eq!(Manifest::read(&output).unwrap().plan.quotes, quotes);
         assert_eq!(manifest.plan.quotes, quotes);
         Split::ALL
@@ -153,7 +154,8 @@ fn quotation_marks_change_but_not_what_is_held_out() {
     assert_eq!(kept.map(|text| Quotes::Ascii.apply(text)), ascii);
     assert!(ascii[0].contains("\"It's number"), "{}", ascii[0]);
     let other = PrepareOptions { quotes: Quotes::Ascii, holdout: 0.3, ..options() };
-    let error = done(&[path.clone()], &folder.path().join("kept"), &other).unwrap_err().to_string();
+    let error =
+        done(std::slice::from_ref(&path), &folder.path().join("kept"), &other).unwrap_err().to_string();
     assert!(error.contains("another treatment of quotation marks"), "{error}");
 }
 

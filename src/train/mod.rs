@@ -13,6 +13,7 @@ mod muon;
 mod objective;
 mod optimizer;
 mod options;
+mod orthogonal;
 mod pretrain;
 #[cfg(test)]
 mod pretrain_tests;

@@ -4,19 +4,16 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
-use candle_core::{D, DType, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use super::descent::refill;
 use super::optimizer::{Optimizer, clipping, distinct, gradient_of, saved};
+use super::orthogonal::orthogonal;
 use super::{AdamW, AdamWOptions, check};
 use crate::ops::adamw::squared_norm;
 
 /// Muon's usual momentum μ.
 pub const MOMENTUM: f64 = 0.95;
-/// Coefficients of the quintic Newton–Schulz iteration `X ← aX + (bA + cA²)X` with `A = XXᵀ`, which drives the
-/// singular values towards 1.
-const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
-const ITERATIONS: usize = 5;
 /// Brings an orthogonal update's root mean square to that of AdamW's, so that both take one learning rate
 /// (Liu et al., arXiv 2502.16982).
 const RMS: f64 = 0.2;
@@ -25,8 +22,8 @@ const RMS: f64 = 0.2;
 ///
 /// `M ← μM + G`, `W ← W·(1 − lr·λ) − lr·0.2·√max(rows, columns)·orthogonal(G + μM)`.
 ///
-/// Matrices of one shape are updated in one go: an accelerator takes hardly longer for the same matrix of all layers
-/// than for that of one.
+/// Matrices of one shape are updated in one go, so that an accelerator is given one product for all layers, not one for
+/// each.
 pub struct Muon {
     stacks: Vec<Stack>,
     rest: AdamW,
@@ -162,49 +159,12 @@ impl Member {
     }
 }
 
-/// Nearly `UVᵀ` of each matrix `USVᵀ`: singular values come to lie between about 0.7 and 1.2.
-///
-/// # Shapes
-/// (number, rows, columns).
-fn orthogonal(matrices: &Tensor) -> Result<Tensor> {
-    let (_, rows, columns) = matrices.dims3()?;
-    let tall = rows > columns;
-    let mut x = if tall { matrices.t()?.contiguous()? } else { matrices.clone() };
-    let norm = (x.sqr()?.sum_keepdim((D::Minus2, D::Minus1))?.sqrt()? + 1e-7)?;
-    x = x.broadcast_div(&norm)?;
-    let (a, b, c) = QUINTIC;
-    for _ in 0..ITERATIONS {
-        let square = x.matmul(&x.t()?)?;
-        let polynomial = ((&square * b)? + (square.matmul(&square)? * c)?)?;
-        x = ((&x * a)? + polynomial.matmul(&x)?)?;
-    }
-    Ok(if tall { x.t()?.contiguous()? } else { x })
-}
-
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
 
     use super::*;
     use crate::ops::check::{agrees, random};
-
-    #[test]
-    fn updates_are_nearly_orthogonal_and_point_with_the_matrix() -> Result<()> {
-        for shape in [[6, 20], [20, 6]] {
-            let matrix = random(&shape, 1)?;
-            let x = orthogonal(&matrix.unsqueeze(0)?)?.squeeze(0)?;
-            let wide = if shape[0] < shape[1] { x.clone() } else { x.t()?.contiguous()? };
-            let gram = wide.matmul(&wide.t()?)?.to_vec2::<f32>()?;
-            for (i, row) in gram.iter().enumerate() {
-                for (j, value) in row.iter().enumerate() {
-                    let error = if i == j { value - 1.0 } else { *value };
-                    assert!(error.abs() < 0.55, "entry {i}, {j} of the Gram matrix is {value}");
-                }
-            }
-            assert!((matrix * x)?.sum_all()?.to_scalar::<f32>()? > 0.0);
-        }
-        Ok(())
-    }
 
     #[test]
     fn it_solves_least_squares_and_moves_vectors_by_adamw() -> Result<()> {
