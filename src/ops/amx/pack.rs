@@ -57,17 +57,13 @@ pub(super) unsafe fn pack(
             // SAFETY: the caller's promises; a tile is 16 lines, and part p of this half lies behind 2·p tiles.
             unsafe {
                 let place = out.add(step * PANEL_LINES + half * TILE);
-                let parts = if x.depth_stride == 1 {
-                    along_depth(x, outer, depth.clone())
+                if x.depth_stride == 1 {
+                    along_depth(x, outer, depth.clone(), place);
                 } else {
-                    across_depth(x, outer, depth.clone())
-                };
-                let turned = (x.depth_stride == 1) == (side == Side::Right);
-                for (p, rows) in parts.iter().enumerate() {
-                    let rows = if turned { transpose(rows) } else { *rows };
-                    for (r, row) in rows.iter().enumerate() {
-                        _mm512_store_si512(place.add(p * BLOCK + r).cast(), *row);
-                    }
+                    across_depth(x, outer, depth.clone(), place);
+                }
+                if (x.depth_stride == 1) == (side == Side::Right) {
+                    (0..PARTS).for_each(|p| turn(place.add(p * BLOCK)));
                 }
             }
         }
@@ -77,55 +73,82 @@ pub(super) unsafe fn pack(
 type Tile = [__m512i; TILE];
 
 /// Tile rows are outer positions: 32 depths, which are consecutive in memory.
+///
+/// # Safety
+/// As [`pack`], for a tile at `place`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn along_depth(x: Operand<'_>, outer: Range<usize>, depth: Range<usize>) -> [Tile; PARTS] {
-    let mut parts = [[_mm512_setzero_si512(); TILE]; PARTS];
+unsafe fn along_depth(x: Operand<'_>, outer: Range<usize>, depth: Range<usize>, place: *mut Line) {
     let (low, high) = (first_lanes(depth.len()), first_lanes(depth.len().saturating_sub(16)));
-    for (r, o) in outer.enumerate() {
+    for r in 0..TILE {
+        let filled = r < outer.len();
+        let (low, high) = if filled { (low, high) } else { (0, 0) };
         // SAFETY: the masks keep the loads inside the row. What is fetched ahead may lie anywhere.
-        let (a, b) = unsafe {
-            let row = x.data.as_ptr().add(o * x.outer_stride + depth.start);
+        unsafe {
+            let row = x.data.as_ptr().wrapping_add((outer.start + r) * x.outer_stride + depth.start);
             _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(DEPTH).cast());
             _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(DEPTH + 16).cast());
-            (_mm512_maskz_loadu_ps(low, row), _mm512_maskz_loadu_ps(high, row.wrapping_add(16)))
-        };
-        for (part, split) in parts.iter_mut().zip(split(a, b)) {
-            part[r] = split;
+            let (a, b) = (_mm512_maskz_loadu_ps(low, row), _mm512_maskz_loadu_ps(high, row.wrapping_add(16)));
+            put(place.add(r), split(a, b));
         }
     }
-    parts
 }
 
 /// Tile rows are pairs of depths: 16 outer positions, which are consecutive in memory, each with its two depths.
+///
+/// # Safety
+/// As [`along_depth`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn across_depth(x: Operand<'_>, outer: Range<usize>, depth: Range<usize>) -> [Tile; PARTS] {
-    let mut parts = [[_mm512_setzero_si512(); TILE]; PARTS];
+unsafe fn across_depth(x: Operand<'_>, outer: Range<usize>, depth: Range<usize>, place: *mut Line) {
     let lanes = first_lanes(outer.len());
     let interleave = _mm512_set_epi16(
         31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18,
         2, 17, 1, 16, 0,
     );
-    for (r, d) in depth.clone().step_by(2).enumerate() {
-        // SAFETY: the mask keeps the loads inside the rows; a depth beyond the range has no lanes. What is fetched ahead
+    for r in 0..TILE {
+        let d = depth.start + 2 * r;
+        let lanes_of = |d: usize| if d < depth.end { lanes } else { 0 };
+        // SAFETY: the masks keep the loads inside the rows; a depth beyond the range has no lanes. What is fetched ahead
         // may lie anywhere.
-        let (a, b) = unsafe {
+        unsafe {
             let row = x.data.as_ptr().wrapping_add(d * x.depth_stride + outer.start);
             // Rows are too far apart for the processor to guess the next ones.
             _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(DEPTH * x.depth_stride).cast());
             _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add((DEPTH + 1) * x.depth_stride).cast());
-            let second = if d + 1 < depth.end { lanes } else { 0 };
-            (
-                _mm512_maskz_loadu_ps(lanes, row),
-                _mm512_maskz_loadu_ps(second, row.wrapping_add(x.depth_stride)),
-            )
-        };
-        for (part, split) in parts.iter_mut().zip(split(a, b)) {
-            part[r] = _mm512_permutexvar_epi16(interleave, split);
+            let a = _mm512_maskz_loadu_ps(lanes_of(d), row);
+            let b = _mm512_maskz_loadu_ps(lanes_of(d + 1), row.wrapping_add(x.depth_stride));
+            put(place.add(r), split(a, b).map(|part| _mm512_permutexvar_epi16(interleave, part)));
         }
     }
-    parts
+}
+
+/// Writes one row of each part's tile.
+///
+/// # Safety
+/// The parts' tiles begin at the row's place, two tiles apart.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn put(place: *mut Line, parts: [__m512i; PARTS]) {
+    for (p, part) in parts.into_iter().enumerate() {
+        // SAFETY: the caller's promise; lines are aligned.
+        unsafe { _mm512_store_si512(place.add(p * BLOCK).cast(), part) };
+    }
+}
+
+/// Turns the tile at `place` where it lies.
+///
+/// # Safety
+/// A tile was written there.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn turn(place: *mut Line) {
+    // SAFETY: the caller's promise; lines are aligned.
+    let rows: Tile = std::array::from_fn(|r| unsafe { _mm512_load_si512(place.add(r).cast()) });
+    for (r, row) in transpose(&rows).into_iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { _mm512_store_si512(place.add(r).cast(), row) };
+    }
 }
 
 /// A mask of the first `n` of sixteen lanes.
