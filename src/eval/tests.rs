@@ -31,20 +31,20 @@ fn validation(teacher: &Pythia, count: usize) -> Result<Vec<Tensor>> {
     (0..count).step_by(8).map(|i| Ok(all.narrow(0, i, 8.min(count - i))?)).collect()
 }
 
-/// Teacher perplexity and skip KLs as an independent PyTorch implementation found them on the same 64 windows
-/// (data/teacher/README.md), in bf16 there: within 2 %.
+/// Teacher perplexity and skip KLs as Hugging Face transformers has them on the same 64 windows, in f32
+/// (data/teacher/README.md, by tests/interop/teacher_card.py): within half a unit of the last digit there, and 0.2 %.
 #[test]
 fn skipping_layers_costs_what_the_teachers_card_says() -> Result<()> {
     let teacher = teacher()?;
     let windows = validation(&teacher, 64)?;
     let reference = Reference::new(teacher, Block::new(6, 18, 24)?, &windows, |_| {})?;
     let teacher_ppl = reference.teacher_ppl()?;
-    assert!((teacher_ppl - 33.9).abs() < 0.05, "teacher perplexity {teacher_ppl}");
+    assert!((teacher_ppl - 33.05).abs() < 0.01, "teacher perplexity {teacher_ppl}");
     for (from, count, expected) in
-        [(7, 1, 0.090), (6, 2, 0.209), (8, 3, 0.351), (6, 4, 0.477), (9, 6, 0.930), (6, 12, 2.365)]
+        [(16, 1, 0.1022), (16, 2, 0.2248), (15, 3, 0.4128), (14, 4, 0.6070), (12, 6, 1.1827), (6, 12, 3.7179)]
     {
         let kl = reference.skip(&Skip { from, count })?.kl;
-        assert!((kl / expected - 1.0).abs() < 0.02, "skip-{count}: KL {kl}, expected {expected}");
+        assert!((kl / expected - 1.0).abs() < 0.002, "skip-{count}: KL {kl}, expected {expected}");
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ pub mod generate;
 pub mod hub;
 pub mod info;
 pub mod layer;
+mod mapped;
 pub mod model;
 mod random;
 pub mod sampler;

@@ -9,7 +9,7 @@ use candle_core::pickle::PthTensors;
 use candle_core::safetensors::{Load, MmapedSafetensors};
 use candle_core::{DType, Device, Tensor};
 
-use super::checkpoint;
+use super::{checkpoint, mapped};
 
 /// Prefix of the body's tensor names; files saved from the bare model lack it.
 const PREFIX: &str = "gpt_neox.";
@@ -150,7 +150,12 @@ impl File {
     /// Reads a tensor in its own format to the CPU, so that a conversion holds only one tensor twice.
     fn load(&self, name: &str) -> Result<Tensor> {
         match &self.content {
-            Content::Safetensors(file) => Ok(file.get(name)?.load(&Device::Cpu)?),
+            Content::Safetensors(file) => {
+                let view = file.get(name)?;
+                let tensor = view.load(&Device::Cpu)?;
+                mapped::release(view.data());
+                Ok(tensor)
+            }
             Content::Pickle(file) => {
                 file.get(name)?.context("the pickle lists it without data")?.contiguous().map_err(Into::into)
             }
