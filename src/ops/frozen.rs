@@ -11,7 +11,7 @@ use super::field::Setting;
 use super::kernel::{self, GRAIN, Matrix, Split, split, with_all};
 use super::layer_norm::forward_rows;
 use super::linear::Map;
-use super::sequences::{Sequences, inside, rows_together};
+use super::sequences::{Sequences, among_threads, inside, rows_together};
 
 /// The weights of one layer: weight and bias of the two norms; of the packed projection, the attention's output and the
 /// MLP's two maps the weight (O, I) and the bias (O) where there is one.
@@ -59,9 +59,11 @@ pub fn frozen(
         let together = (sequences.tasks() / rayon::current_num_threads()).clamp(1, TOGETHER);
         let run = Run { sizes, setting, parallel, products: inside(sequences.tasks().div_ceil(together)) };
         let task = sequences.rows() * width;
-        out.par_chunks_mut(task * together).try_for_each_init(Buffers::default, |buffers, tasks| {
-            let mut layer = |layer| tasks.chunks_mut(task).try_for_each(|x| run.layer(layer, x, buffers));
-            chain.iter().try_for_each(&mut layer)
+        among_threads(|| {
+            out.par_chunks_mut(task * together).try_for_each_init(Buffers::default, |buffers, tasks| {
+                let mut layer = |layer| tasks.chunks_mut(task).try_for_each(|x| run.layer(layer, x, buffers));
+                chain.iter().try_for_each(&mut layer)
+            })
         })
     })?;
     Tensor::from_vec(out, x.shape(), x.device()).map(Some)

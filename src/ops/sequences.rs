@@ -64,6 +64,12 @@ pub(super) fn inside(tasks: usize) -> Parallelism {
     }
 }
 
+/// Does `work` on one of rayon's threads. A thread that is none of them would wake one for every parallel part that it comes
+/// to itself, and it comes to all of them where there is but one task.
+pub(super) fn among_threads<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ use rayon::prelude::*;
 
 use super::attention_kernel::Sizes;
 use super::kernel::{self, elements, with_elements};
-use super::sequences::{Sequences, inside};
+use super::sequences::{Sequences, among_threads, inside};
 use super::{Activation, Rotary};
 use modulation::Modulation;
 use task::Task;
@@ -225,7 +225,8 @@ impl CustomOp3 for Evaluation {
         _token: &CpuStorage,
         _token_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (u, saved) = self.forward(elements(x, x_layout)?, elements(projection, projection_layout)?)?;
+        let (x, projection) = (elements(x, x_layout)?, elements(projection, projection_layout)?);
+        let (u, saved) = among_threads(|| self.forward(x, projection))?;
         if self.keep {
             *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
         }
@@ -243,12 +244,14 @@ impl CustomOp3 for Evaluation {
         let grad = grad.contiguous()?;
         let mut gathered = self.weights.gathered();
         let (dx, d_projection) = with_elements([x, projection, &grad], |[x_data, projection_data, grad]| {
-            // The first backward consumes what the forward left behind; another one makes it anew.
-            let saved = match self.saved.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                Some(saved) => saved,
-                None => self.forward(x_data, projection_data)?.1,
-            };
-            self.backward((x_data, projection_data, grad), saved, &mut gathered)
+            among_threads(|| {
+                // The first backward consumes what the forward left behind; another one makes it anew.
+                let saved = match self.saved.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    Some(saved) => saved,
+                    None => self.forward(x_data, projection_data)?.1,
+                };
+                self.backward((x_data, projection_data, grad), saved, &mut gathered)
+            })
         })?;
         let slope =
             |of: &Tensor, values| of.track_op().then(|| Tensor::from_vec(values, of.shape(), of.device()));
