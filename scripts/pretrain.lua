@@ -5,6 +5,7 @@
 -- the tokens first, and the training reads them from there:
 --   lft data prepare corpus/*.xz --tokenizer data/teacher --output tokens --holdout 0.01
 --   lft --device cuda run scripts/pretrain.lua -- --data tokens --dtype bf16 --batch 192 --steps 9766 --optimizer muon
+--     --lr 0.012 --final_lr 0
 
 local lft = require("lft")
 

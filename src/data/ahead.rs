@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::Sampler;
 
@@ -37,12 +37,12 @@ impl Ahead {
         batch
     }
 
-    /// The same on the CPU, with the sampler's shape.
+    /// [`Sampler::tensor`], in any order of steps.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// As there.
     pub fn tensor(&self, step: usize) -> Result<Tensor> {
-        Ok(Tensor::from_vec(self.batch(step as u64), self.sampler.shape(), &Device::Cpu)?)
+        self.sampler.shaped(self.batch(step as u64))
     }
 }
 

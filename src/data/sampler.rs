@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -89,6 +90,22 @@ impl Sampler {
     /// The shape of a batch: (batch, seq_len), or (batch, seq_len + 1) where the next token is read too.
     pub fn shape(&self) -> (usize, usize) {
         (self.batch, self.length)
+    }
+
+    /// The windows of one step as token ids on the CPU.
+    ///
+    /// # Shapes
+    /// as [`Sampler::shape`].
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn tensor(&self, step: u64) -> Result<Tensor> {
+        self.shaped(self.batch(step))
+    }
+
+    /// Ids that [`Sampler::batch`] gave, with their shape.
+    pub(super) fn shaped(&self, ids: Vec<u32>) -> Result<Tensor> {
+        Ok(Tensor::from_vec(ids, self.shape(), &Device::Cpu)?)
     }
 
     /// The windows of one step.

@@ -192,7 +192,7 @@ fn members(class: &mut Members<'_, Dataset>) {
             Ok(lua.create_function(move |lua, _: MultiValue| {
                 guard(lua, "Dataset:batches", || {
                     let step = next.fetch_add(1, Ordering::Relaxed);
-                    (step < steps).then(|| batch(&sampler, step).map(Handle::new)).transpose()
+                    (step < steps).then(|| sampler.tensor(step).map(Handle::new)).transpose()
                 })
             })?)
         },
@@ -266,12 +266,4 @@ impl Dataset {
 
 fn order(options: &Options, default: Order) -> anyhow::Result<Order> {
     options.get::<String>("order")?.map_or(Ok(default), |name| name.parse())
-}
-
-/// Token ids (B, T) of a training step.
-///
-/// # Errors
-/// When there is no memory for them.
-pub fn batch(sampler: &Sampler, step: u64) -> anyhow::Result<Tensor> {
-    Ok(Tensor::from_vec(sampler.batch(step), sampler.shape(), &Device::Cpu)?)
 }

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use mlua::{Lua, MultiValue, Table};
 
 use super::catalogue::{Class, Entry, OptionsTable, Param, join};
-use super::data::{self, BATCH, Dataset};
+use super::data::{BATCH, Dataset};
 use super::flow::block_option;
 use super::interrupt;
 use super::object::Object;
@@ -148,7 +148,7 @@ fn calibration(lua: &Lua, options: &Options) -> anyhow::Result<Vec<Tensor>> {
     let data = options.required::<Object<Dataset>>("data")?.0;
     let seed = options.or("seed", State::of(lua)?.seed)?;
     let sampler = data.sampler(options.count("batch", BATCH, 1)?, seed)?;
-    (0..options.count("batches", BATCHES, 1)? as u64).map(|step| data::batch(&sampler, step)).collect()
+    (0..options.count("batches", BATCHES, 1)? as u64).map(|step| sampler.tensor(step)).collect()
 }
 
 fn meter(lua: &Lua, batches: &[Tensor], label: &str) -> anyhow::Result<Meter> {

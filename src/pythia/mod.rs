@@ -23,7 +23,6 @@ mod mapped;
 pub mod model;
 mod random;
 pub mod sampler;
-
 mod save;
 mod tape;
 pub mod tokenizer;

@@ -30,15 +30,17 @@ impl Pythia {
     /// `x` (B, T, D).
     ///
     /// # Errors
-    /// Those of [`Pythia::run`].
+    /// When memory is short.
     pub fn record(&self, x: &Tensor) -> Result<Tape> {
         #[cfg(feature = "cuda")]
         if let Some(tape) = self.record_on_card(x)? {
             return Ok(tape);
         }
         let input = Var::from_tensor(&x.detach())?;
-        let cast = self.map(|weight| weight.to_dtype(x.dtype()))?;
-        let output = cast.run(input.as_tensor(), 0, self.layers().len())?;
+        let mut output = input.as_tensor().clone();
+        for layer in self.layers() {
+            output = layer.map(&mut |weight| weight.to_dtype(x.dtype()))?.forward(&output, self.context())?;
+        }
         Ok(Tape { output: output.detach(), way: Way::Graph { input, output } })
     }
 

@@ -74,9 +74,10 @@ struct Head {
 /// `weight` (V, D), `input` (N, D), `next` (N).
 fn head(weight: &Tensor, input: &Tensor, next: &Tensor, share: f64) -> Result<Head> {
     let (rows, vocabulary) = (input.dim(0)?, weight.dim(0)?);
+    let each = share / rows as f64;
     #[cfg(feature = "cuda")]
-    if let Some(found) = ops::cuda::unembedding(input, &weight.detach(), next, share / rows as f64)? {
-        let loss = (found.nats.sum_all()? * (share / rows as f64))?;
+    if let Some(found) = ops::cuda::unembedding(input, &weight.detach(), next, each)? {
+        let loss = (found.nats.sum_all()? * each)?;
         return Ok(Head { loss, input: found.input, weight: found.weight });
     }
     let leaf = Var::from_tensor(&weight.detach())?;
@@ -90,7 +91,7 @@ fn head(weight: &Tensor, input: &Tensor, next: &Tensor, share: f64) -> Result<He
         let x = Var::from_tensor(&input.narrow(0, first, count)?)?;
         let logits = comparable(&ops::linear(&x, &leaf, None)?)?;
         let nats = ops::cross_entropy_of_known(&logits, &next.narrow(0, first, count)?)?;
-        let part = (nats.sum_all()? * (share / rows as f64))?;
+        let part = (nats.sum_all()? * each)?;
         let mut gradients = part.backward()?;
         loss = (loss + part.detach())?;
         let d_weight = gradients.remove(&leaf).context("the unembedding received no gradient")?;

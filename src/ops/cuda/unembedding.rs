@@ -38,13 +38,14 @@ pub fn unembedding(x: &Tensor, weight: &Tensor, targets: &Tensor, scale: f64) ->
     for first in (0..rows).step_by(most) {
         let count = most.min(rows - first);
         let part = |t: &Tensor| t.narrow(0, first, count);
+        let x = part(x)?;
         let map = Map { outputs: vocabulary, inputs: width, rows: count };
         let logits = Buffer::new(&device, (count, vocabulary), x.dtype())?.tensor();
-        map.write(&device, &part(x)?, weight, None, None, address(&logits)?)?;
+        map.write(&device, &x, weight, None, None, address(&logits)?)?;
         nats.push(cross_entropy_slopes(&logits, &part(targets)?, scale)?);
         map.write_input_gradient(&device, weight, &logits, address(&part(&d_input)?)?)?;
         let to = (address(&d_weight)?, first > 0);
-        map.write_weight_gradient(&device, &part(x)?, &logits, DType::F32, to)?;
+        map.write_weight_gradient(&device, &x, &logits, DType::F32, to)?;
     }
     Ok(Some(Unembedded { nats: Tensor::cat(&nats, 0)?, input: d_input, weight: d_weight }))
 }
