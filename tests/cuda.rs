@@ -12,7 +12,7 @@ use lft::ode::Method;
 use lft::ops::adamw::{ClippedSlot, Update, adamw, clipped_adamw};
 use lft::ops::{self, Activation, Rotary};
 use lft::pythia::{Config, Pythia};
-use lft::train::language_gradient;
+use lft::train::{AdamWOptions, Rule, language_gradient};
 use rand::{Rng, SeedableRng};
 
 fn card() -> Option<Device> {
@@ -256,6 +256,69 @@ fn embedding_gradients() -> Result<()> {
             let error = distance(&found, &expected)?;
             assert!(error < limit, "({rows}, {width}, {vocabulary}) in {dtype:?} off by {error:e}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn lookups_casts_and_straight_paths() -> Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    for (batch, tokens, width) in [(1, 1, 3), (3, 7, 30), (2, 65, 128), (2, 33, 1032)] {
+        let what = format!("({batch}, {tokens}, {width})");
+        let same = |name: &str, found: &Tensor, expected: &Tensor, limit: f64| {
+            let error = distance(found, expected)?;
+            assert!(error <= limit, "{name} {what}: off by {error:e}");
+            candle_core::Result::Ok(())
+        };
+        let x = [values(&[batch, tokens, width], 1)?, values(&[batch, tokens, width], 2)?];
+        let wide = ops::widen(&x[0].to_device(&card)?.to_dtype(B)?)?;
+        assert_eq!(wide.dtype(), F);
+        same("widen", &wide, &x[0], 0.0)?;
+
+        let t = random(&[batch], 3)?;
+        let there = [x[0].to_device(&card)?, x[1].to_device(&card)?];
+        let expected = ops::straight_path(&x[0], &x[1], &t)?;
+        let found = ops::straight_path(&there[0], &there[1], &t.to_device(&card)?)?;
+        same("x_t", &found.0, &expected.0, 1e-6)?;
+        same("x1 − x0", &found.1, &expected.1, 1e-6)?;
+
+        let weight = values(&[11, width], 4)?;
+        let ids = Tensor::new(&[3u32, 0, 3, 10, 7], &Device::Cpu)?;
+        let expected = ops::embedding(&weight, &ids)?;
+        for dtype in [F, B] {
+            let found = ops::embedding(&weight.to_device(&card)?.to_dtype(dtype)?, &ids.to_device(&card)?)?;
+            same("embedding", &found.to_dtype(F)?, &expected, 0.0)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same update where the card makes its matrices orthogonal in bf16.
+#[test]
+fn muon() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let moved = |device: &Device| -> anyhow::Result<Vec<Tensor>> {
+        let shapes: [&[usize]; 4] = [&[48, 130], &[130, 48], &[48, 130], &[48]];
+        let start: Vec<Tensor> =
+            shapes.iter().enumerate().map(|(i, s)| random(s, i as u64)).collect::<Result<_>>()?;
+        let variable =
+            |(i, x): (usize, &Tensor)| Ok((i.to_string(), Var::from_tensor(&x.to_device(device)?)?));
+        let parameters: Vec<(String, Var)> = start.iter().enumerate().map(variable).collect::<Result<_>>()?;
+        let mut optimizer = Rule::Muon.of(&parameters, |_| true, AdamWOptions::default())?;
+        for step in 0..3 {
+            let mut loss = Tensor::zeros((), F, device)?;
+            for (i, (_, w)) in parameters.iter().enumerate() {
+                let slope = random(w.dims(), 10 * step + i as u64)?.to_device(device)?;
+                loss = (loss + (w.as_tensor() * slope)?.sum_all()?)?;
+            }
+            optimizer.step(&loss.backward()?, 0.05, Some(1.0))?;
+        }
+        let change = |((_, w), x): (&(String, Var), &Tensor)| w.as_tensor().to_device(&Device::Cpu)? - x;
+        Ok(parameters.iter().zip(&start).map(change).collect::<Result<_>>()?)
+    };
+    for (i, (found, expected)) in moved(&card)?.iter().zip(moved(&Device::Cpu)?).enumerate() {
+        let error = distance(found, &expected)?;
+        assert!(error <= 3e-2, "parameter {i}: its change is off by {error:e}");
     }
     Ok(())
 }

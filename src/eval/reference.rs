@@ -85,7 +85,7 @@ impl Reference {
         let x1 = self.teacher.run(&x0, self.block.m, self.block.n)?;
         let last = self.last(&x1)?;
         let next = ids.narrow(1, 1, tokens - 1)?.flatten_all()?.to_device(self.teacher.device())?;
-        Ok(Batch { x0: x0.to_dtype(DType::F32)?, x1: x1.to_dtype(DType::F32)?, last, next })
+        Ok(Batch { x0: ops::widen(&x0)?, x1: ops::widen(&x1)?, last, next })
     }
 
     /// From boundary n to the final norm, rows (B·T, D).

@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 use rand::Rng;
 
-use super::field::{Field, per_example};
+use super::field::Field;
 use crate::ops;
 
 /// One time for each example, uniform on 0..1.
@@ -23,8 +23,7 @@ pub fn uniform_times(batch: usize, rng: &mut impl Rng, device: &Device) -> Resul
 /// # Shapes
 /// `x0`, `x1` (B, T, D); `t` (B), uniform on 0..1; result a scalar.
 pub fn matching_loss(u: &impl Field, x0: &Tensor, x1: &Tensor, t: &Tensor) -> Result<Tensor> {
-    let displacement = (x1 - x0)?;
-    let x_t = (x0 + per_example(&displacement, t)?)?;
+    let (x_t, displacement) = ops::straight_path(x0, x1, t)?;
     mean_square(&u.velocity(&x_t, t)?, &displacement)
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::{Block, Integration, VelocityField};
 use crate::ode::Stats;
+use crate::ops;
 use crate::pythia::Pythia;
 
 /// Teacher layers 0..m, the flow from 0 to 1, teacher layers n..L, final norm and head.
@@ -44,7 +45,7 @@ impl Student {
     pub fn latents(&self, ids: &Tensor) -> Result<(Tensor, Tensor)> {
         let x0 = self.teacher.hidden(ids, self.block.m)?;
         let x1 = self.teacher.run(&x0, self.block.m, self.block.n)?;
-        Ok((x0.to_dtype(DType::F32)?, x1.to_dtype(DType::F32)?))
+        Ok((ops::widen(&x0)?, ops::widen(&x1)?))
     }
 
     /// Carries latents from boundary m to boundary n along the flow.
@@ -52,7 +53,7 @@ impl Student {
     /// # Shapes
     /// `x0` (B, T, D), result the same.
     pub fn transport(&self, x0: &Tensor, integration: &Integration) -> Result<(Tensor, Stats)> {
-        let x0 = x0.to_dtype(DType::F32)?;
+        let x0 = ops::widen(x0)?;
         let u = self.velocity.detach();
         integration.run(&u, |x, t| u.at(x, t), &x0)
     }

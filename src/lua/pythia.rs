@@ -127,7 +127,7 @@ pub fn register(registry: &mut Registry) -> mlua::Result<()> {
             let state = State::of(lua)?;
             let (dtype, device) = placement(&options, DType::F32, &state.device)?;
             let mut model = Pythia::random(config, options.or("seed", state.seed)?, dtype, &device)?;
-            model.tokenizer = tokenizer.map(|known| known.get().cloned()).transpose()?;
+            model.tokenizer = tokenizer.map(|known| known.get().cloned().map(Arc::new)).transpose()?;
             Ok(Model(Arc::new(model)))
         },
     )?;

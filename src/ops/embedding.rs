@@ -1,9 +1,21 @@
-//! The gradient of an embedding lookup.
+//! Embedding lookups and their gradient.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// One-hot elements held at a time on an accelerator.
 const ONE_HOT: usize = 1 << 28;
+
+/// The rows `W[ids]`.
+///
+/// # Shapes
+/// `weight` (V, D); `ids` (N) of u32 below V, beside it; result (N, D).
+pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(rows) = super::cuda::embedding(weight, ids)? {
+        return Ok(rows);
+    }
+    weight.index_select(ids, 0)
+}
 
 /// `dW[v] = Σ grad[i]` over the positions i whose id is v: the gradient of `W[ids]`, always in f32.
 ///

@@ -1,6 +1,7 @@
 //! The whole model: embedding, residual layers, final norm, unembedding.
 
 use std::fmt;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -19,8 +20,9 @@ mod tests;
 pub struct Pythia {
     /// Its architecture.
     pub config: Config,
-    /// Its tokenizer, where the checkpoint brings one.
-    pub tokenizer: Option<Tokenizer>,
+    /// Its tokenizer, where the checkpoint brings one. Shared: the copies that a training step makes of a model must not copy
+    /// its vocabulary.
+    pub tokenizer: Option<Arc<Tokenizer>>,
     /// (V, D)
     embed_in: Tensor,
     layers: Vec<Layer>,
@@ -70,7 +72,7 @@ impl Pythia {
         };
         let embed_out =
             if config.tie_word_embeddings { embed_in.clone() } else { tensor("embed_out.weight", &[v, d])? };
-        let context = LayerContext::new(&config, device)?;
+        let (context, tokenizer) = (LayerContext::new(&config, device)?, tokenizer.map(Arc::new));
         Ok(Self { config, tokenizer, embed_in, layers, final_layer_norm, embed_out, context })
     }
 
@@ -153,7 +155,7 @@ impl Pythia {
         ensure!(*batch > 0 && *tokens > 0, "there are no tokens: the ids have the shape {:?}", ids.dims());
         self.check_length(start + tokens)?;
         let ids = self.check_ids(ids)?.to_device(self.device())?;
-        Ok(self.embed_in.index_select(&ids, 0)?.reshape((*batch, *tokens, self.config.hidden_size))?)
+        Ok(ops::embedding(&self.embed_in, &ids)?.reshape((*batch, *tokens, self.config.hidden_size))?)
     }
 
     /// The residual stream at a boundary.
@@ -300,7 +302,7 @@ impl Pythia {
     /// # Errors
     /// If the checkpoint came without one.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().context("this model has no tokenizer: its folder holds no tokenizer.json")
+        self.tokenizer.as_deref().context("this model has no tokenizer: its folder holds no tokenizer.json")
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the teacher makes of a batch of tokens, computed once for all students.
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::{Lesson, Objective, Trainer};
 use crate::data::LatentBatch;
 use crate::flow::{Block, teacher_logits};
+use crate::ops;
 use crate::pythia::Pythia;
 
 /// What one student learns from.
@@ -93,7 +94,7 @@ impl TeacherPass {
         for boundary in wanted {
             x = teacher.run(&x, at, boundary)?;
             at = boundary;
-            latents.push((boundary, x.to_dtype(DType::F32)?));
+            latents.push((boundary, ops::widen(&x)?));
         }
         let compared = active().any(|t| t.options.compares_logits(step));
         let logits = compared.then(|| teacher_logits(teacher, at, &x)).transpose()?;

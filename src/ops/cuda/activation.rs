@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::graph::record1;
-use super::memory::{Buffer, address, device, name, vector};
+use super::memory::{Buffer, address, device, name, sixteen_bytes};
 use super::module::launch;
 use super::reduce::Chunks;
 use crate::ops::Activation;
@@ -30,7 +30,7 @@ fn number(activation: Activation) -> i32 {
 pub(super) fn activate_into(x: &Tensor, to: u64, activation: Activation) -> Result<()> {
     let Some(kind) = name(x.dtype()) else { bail!("no activation kernel for {:?}", x.dtype()) };
     let (device, n, from) = (x.device().as_cuda_device()?, x.elem_count(), address(x)?);
-    let v = vector(n, &[from, to]);
+    let v = sixteen_bytes(x.dtype(), n, &[from, to]);
     let (grid, block) = elementwise(n, v);
     launch!(
         device,
@@ -51,9 +51,9 @@ pub(super) fn activate_into(x: &Tensor, to: u64, activation: Activation) -> Resu
 /// `grad` itself.
 pub(super) fn slope_into(x: &Tensor, grad: &Tensor, dx: &Tensor, activation: Activation) -> Result<()> {
     let Some(kind) = name(x.dtype()) else { bail!("no activation kernel for {:?}", x.dtype()) };
-    let (device, n) = (x.device().as_cuda_device()?, x.elem_count());
+    let (device, n, dtype) = (x.device().as_cuda_device()?, x.elem_count(), x.dtype());
     let [x, grad, dx] = [address(x)?, address(grad)?, address(dx)?];
-    let v = vector(n, &[x, grad, dx]);
+    let v = sixteen_bytes(dtype, n, &[x, grad, dx]);
     let (grid, block) = elementwise(n, v);
     launch!(
         device,

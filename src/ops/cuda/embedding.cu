@@ -1,5 +1,22 @@
-// The gradient of an embedding lookup.
+// Embedding lookups and their gradient.
 #include "common.cuh"
+
+// y = W[ids], n elements in rows of `width`.
+template <int V, class T> __device__ void embedding(const T *weight, const uint32_t *ids, T *y, int64_t n, int width) {
+  int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
+  if (i >= n) return;
+  float v[V];
+  load<V>(weight + (int64_t)ids[i / width] * width + i % width, v);
+  store<V>(y + i, v);
+}
+
+#define EMBEDDING(name, V, T)                                                                                                    \
+  ENTRY embedding_##name(const T *weight, const uint32_t *ids, T *y, int64_t n, int width) { embedding<V>(weight, ids, y, n, width); }
+
+EMBEDDING(f32_v1, 1, float)
+EMBEDDING(f32_v4, 4, float)
+EMBEDDING(bf16_v1, 1, bf16)
+EMBEDDING(bf16_v8, 8, bf16)
 
 // out[ids[k]] = Σ grad[order[i]] for i from starts[k] to starts[k + 1]: a block's threads have columns of one id k.
 template <class T>

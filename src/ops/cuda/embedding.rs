@@ -1,12 +1,39 @@
-//! The gradient of an embedding lookup.
+//! Embedding lookups and their gradient.
 
 use candle_core::{DType, Result, Tensor};
 
-use super::memory::{address, device, name};
+use super::activation::elementwise;
+use super::memory::{Buffer, address, device, name, sixteen_bytes};
 use super::module::launch;
 
 /// Threads of a block, each with one column.
 const COLUMNS: usize = 128;
+
+/// See [`crate::ops::embedding`]; for a weight without history.
+pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Option<Tensor>> {
+    let (Some(device), Some(kind)) = (device(&[weight, ids]), name(weight.dtype())) else { return Ok(None) };
+    if weight.track_op() || ids.dtype() != DType::U32 {
+        return Ok(None);
+    }
+    let (width, count) = (weight.dim(1)?, ids.dims1()?);
+    let y = Buffer::new(&device, (count, width), weight.dtype())?;
+    let v = sixteen_bytes(weight.dtype(), width, &[address(weight)?, y.address()?]);
+    let (grid, block) = elementwise(count * width, v);
+    launch!(
+        device,
+        EMBEDDING,
+        format!("embedding_{kind}_v{v}"),
+        grid,
+        block,
+        0,
+        address(weight)?,
+        address(ids)?,
+        y.address()?,
+        (count * width) as i64,
+        width as i32
+    );
+    Ok(Some(y.tensor()))
+}
 
 /// See [`crate::ops::embedding_gradient`]; the ids are those of the CPU, where their positions are sorted, so that a block
 /// adds up the gradients of one id in the order of its positions.

@@ -26,7 +26,7 @@ __device__ void norms(const float *x, const float *modulation, T *y1, T *y2, int
   }
 }
 
-// dx, on top of `base` and `more` where they are given, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width). A
+// dx where it is wanted, on top of `base` and `more` where they are given, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width). A
 // block has whole rows, V columns a thread, and takes R of them at a time.
 template <int V, int R, class T>
 __device__ void norms_backward(const float *x, const float *modulation, const T *g1, const T *g2, const float *base, const float *more,
@@ -70,15 +70,15 @@ __device__ void norms_backward(const float *x, const float *modulation, const T 
       float rstd = rsqrtf(moments[3 * i] / width + eps), slope = moments[3 * i + 1] / width, turn = moments[3 * i + 2] * rstd / width;
       int64_t at = (row + i) * width + column;
       float d[V] = {}, m[V] = {};
-      if (base) load<V>(base + at, d);
-      if (more) load<V>(more + at, m);
+      if (dx && base) load<V>(base + at, d);
+      if (dx && more) load<V>(more + at, m);
 #pragma unroll
       for (int j = 0; j < V; j++) {
         float hat = v[i][j] * rstd;
         sums[0][j] += a[i][j] * hat, sums[1][j] += a[i][j], sums[2][j] += b[i][j] * hat, sums[3][j] += b[i][j];
         d[j] += m[j] + rstd * (a[i][j] * s[j] + b[i][j] * r[j] - slope - hat * turn);
       }
-      store<V>(dx + at, d);
+      if (dx) store<V>(dx + at, d);
     }
   }
   if (inside)

@@ -106,7 +106,7 @@ pub fn walk(
             Some(saved) => saved,
             None => layer.walk(x.device().as_cuda_device()?, x, projection, true)?.1,
         };
-        layer.backward(projection, grad, saved)
+        layer.backward(projection, grad, saved, x.track_op())
     });
     recorded.map(Some)
 }

@@ -150,3 +150,10 @@ pub(super) fn name(dtype: DType) -> Option<&'static str> {
 pub(super) fn vector(innermost: usize, addresses: &[u64]) -> usize {
     if innermost.is_multiple_of(4) && addresses.iter().all(|a| a % 16 == 0) { 4 } else { 1 }
 }
+
+/// Elements that a thread handles at a time where all operands have one dtype: 16 bytes of them where the innermost size and all
+/// addresses allow it, since less does not keep a card's memory busy; else 1.
+pub(super) fn sixteen_bytes(dtype: DType, innermost: usize, addresses: &[u64]) -> usize {
+    let v = 16 / dtype.size_in_bytes();
+    if innermost.is_multiple_of(v) && addresses.iter().all(|a| a % 16 == 0) { v } else { 1 }
+}

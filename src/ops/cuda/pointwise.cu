@@ -145,6 +145,28 @@ __device__ void split_heads(const T *qkv, const float *cos, const float *sin, T 
   v[i] = from[2 * channels + c];
 }
 
+// x_t = x0 + t·(x1 − x0) and the difference, with `each` elements of an example.
+template <int V>
+__device__ void straight_path(const float *x0, const float *x1, const float *t, float *x_t, float *displacement, int64_t n,
+                              int64_t each) {
+  int64_t i = AT(V);
+  if (i >= n) return;
+  float a[V], b[V], time = t[i / each];
+  load<V>(x0 + i, a);
+  load<V>(x1 + i, b);
+  for (int j = 0; j < V; j++) b[j] -= a[j], a[j] += time * b[j];
+  store<V>(x_t + i, a);
+  store<V>(displacement + i, b);
+}
+
+template <int V> __device__ void widen(const bf16 *x, float *y, int64_t n) {
+  int64_t i = AT(V);
+  if (i >= n) return;
+  float v[V];
+  load<V>(x + i, v);
+  store<V>(y + i, v);
+}
+
 // partial[block]: this block's share of Σ (a − b)².
 ENTRY square_error(const float *a, const float *b, float *partial, int64_t n) {
   float sum = 0;
@@ -180,7 +202,7 @@ ENTRY square_error_backward(const float *a, const float *b, const float *grad, f
 UNARY(f32_v1, 1, float)
 UNARY(f32_v4, 4, float)
 UNARY(bf16_v1, 1, bf16)
-UNARY(bf16_v4, 4, bf16)
+UNARY(bf16_v8, 8, bf16)
 
 #define GATED(name, V, T, Y)                                                                                           \
   ENTRY gated_sum_##name(const T *a, const T *m, const Y *gates, Y *y, int64_t n, int width, int64_t group) {          \
@@ -219,3 +241,18 @@ ROTARY(bf16_v8, 8, bf16)
 
 SPLIT(f32, float)
 SPLIT(bf16, bf16)
+
+#define PATH(V)                                                                                                        \
+  ENTRY straight_path_v##V(const float *x0, const float *x1, const float *t, float *x_t, float *displacement,          \
+                           int64_t n, int64_t each) {                                                                  \
+    straight_path<V>(x0, x1, t, x_t, displacement, n, each);                                                           \
+  }
+
+PATH(1)
+PATH(4)
+
+#define WIDEN(V)                                                                                                       \
+  ENTRY widen_v##V(const bf16 *x, float *y, int64_t n) { widen<V>(x, y, n); }
+
+WIDEN(1)
+WIDEN(8)

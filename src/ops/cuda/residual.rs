@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::activation::elementwise;
 use super::graph::record3;
-use super::memory::{Buffer, address, device, name, vector};
+use super::memory::{Buffer, address, device, name, sixteen_bytes};
 use super::module::launch;
 
 /// See [`crate::ops::residual`].
@@ -15,7 +15,7 @@ pub fn residual(x: &Tensor, a: &Tensor, m: &Tensor) -> Result<Option<Tensor>> {
     }
     let n = x.elem_count();
     let y = Buffer::new(&device, x.shape(), x.dtype())?;
-    let v = vector(n, &[address(x)?, address(a)?, address(m)?, y.address()?]);
+    let v = sixteen_bytes(x.dtype(), n, &[address(x)?, address(a)?, address(m)?, y.address()?]);
     let (grid, block) = elementwise(n, v);
     launch!(
         device,

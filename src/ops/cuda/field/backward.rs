@@ -24,12 +24,13 @@ impl Weights {
 }
 
 impl Layer {
-    /// The gradients of x, of the projection and of the flat weights.
+    /// The gradients of x where it is wanted, of the projection and of the flat weights.
     pub(super) fn backward(
         &self,
         projection: &Tensor,
         grad: &Tensor,
         saved: Vec<Saved>,
+        of_x: bool,
     ) -> Result<[Option<Tensor>; 3]> {
         let device = grad.device().as_cuda_device()?;
         let d_flat = Buffer::new(device, self.maps.flat.shape(), DType::F32)?;
@@ -43,19 +44,23 @@ impl Layer {
             if stage.base == Base::Previous {
                 waiting = Some(grad.clone());
             }
-            grad = self.stage_backward((stage, &saved), (&grad, passed.as_ref()), projections, &weights)?;
+            let slopes = (&grad, passed.as_ref(), of_x || i > 0);
+            if let Some(before) = self.stage_backward((stage, &saved), slopes, projections, &weights)? {
+                grad = before;
+            }
         }
-        Ok([Some(grad), Some(d_projection.tensor()), Some(d_flat.tensor())])
+        Ok([of_x.then_some(grad), Some(d_projection.tensor()), Some(d_flat.tensor())])
     }
 
-    /// The slope of what a stage evaluates: by way of the field, of its base where that is the same, and `passed`.
+    /// The slope of what a stage evaluates, where it is `wanted`: by way of the field, of its base where that is the same, and
+    /// `passed`.
     fn stage_backward(
         &self,
         (stage, saved): (&Stage, &Saved),
-        (grad, passed): (&Tensor, Option<&Tensor>),
+        (grad, passed, wanted): (&Tensor, Option<&Tensor>, bool),
         [projection, d_projection]: [u64; 2],
         weights: &Weights,
-    ) -> Result<Tensor> {
+    ) -> Result<Option<Tensor>> {
         let (device, x, modulation) = (grad.device().as_cuda_device()?, &saved.x, &saved.modulation);
         let (d, rows) = (self.width, self.rows);
         let d_modulation = Buffer::new(device, (self.groups, 6, d), DType::F32)?;
@@ -99,7 +104,7 @@ impl Layer {
         }
         let d_first = self.slope(device, 0, &saved.normal[0], &d_packed, weights)?;
 
-        let dx = Buffer::new(device, x.shape(), DType::F32)?;
+        let dx = wanted.then(|| Buffer::new(device, x.shape(), DType::F32)).transpose()?;
         let chunks = Chunks::of_rows(rows, self.groups);
         let partial = chunks.partial(device, 4 * d)?;
         let vector = if d <= 2048 { 4 } else { 8 };
@@ -116,7 +121,7 @@ impl Layer {
             address(&d_second)?,
             if stage.base == Base::Own { address(grad)? } else { 0 },
             passed.map_or(Ok(0), address)?,
-            dx.address()?,
+            dx.as_ref().map_or(Ok(0), Buffer::address)?,
             partial.address()?,
             d as i32,
             chunks.group_rows as i32,
@@ -151,7 +156,7 @@ impl Layer {
             self.groups as i32,
             i32::from(weights.add)
         );
-        Ok(dx.tensor())
+        Ok(dx.map(Buffer::tensor))
     }
 
     /// From the slope of the MLP branch to that of its normalised input.
