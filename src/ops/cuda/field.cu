@@ -26,9 +26,10 @@ __device__ void norms(const float *x, const float *modulation, T *y1, T *y2, int
   }
 }
 
-// dx where it is wanted, on top of `base` and `more` where they are given, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial (groups·chunks, 4, width). A
-// block has whole rows, V columns a thread, and takes R of them at a time.
-template <int V, int R, class T>
+// dx where it is wanted, on top of `base` and `more` where they are given, and the sums of g₁·x̂, g₁, g₂·x̂, g₂: partial
+// (groups·chunks, 4, width). A block has whole rows, V columns a thread. It takes one at a time: several blocks on a multiprocessor
+// cover its latency better than several rows in fewer blocks.
+template <int V, class T>
 __device__ void norms_backward(const float *x, const float *modulation, const T *g1, const T *g2, const float *base, const float *more,
                                float *dx, float *partial, int width, int group_rows, int chunk_rows, int chunks, float eps) {
   int column = threadIdx.x * V, group = blockIdx.y / chunks;
@@ -40,46 +41,31 @@ __device__ void norms_backward(const float *x, const float *modulation, const T 
     load<V>(modulation + (int64_t)group * 6 * width + column, s);
     load<V>(modulation + ((int64_t)group * 6 + 2) * width + column, r);
   }
-  for (int64_t row = first; row < last; row += R) {
-    float v[R][V] = {}, a[R][V] = {}, b[R][V] = {}, mean[R], moments[3 * R];
+  for (int64_t row = first; row < last; row++) {
+    int64_t at = row * width + column;
+    float v[V] = {}, a[V] = {}, b[V] = {}, d[V] = {}, m[V] = {}, mean[1] = {}, moments[3] = {};
+    if (inside) load<V>(x + at, v), load<V>(g1 + at, a), load<V>(g2 + at, b);
+    // Read now, though they are added last, so that nobody waits for them.
+    if (inside && dx && base) load<V>(base + at, d);
+    if (inside && dx && more) load<V>(more + at, m);
 #pragma unroll
-    for (int i = 0; i < R; i++) {
-      // Past the end the last row is read once more, and nothing is made of it.
-      int64_t at = min(row + i, last - 1) * width + column;
-      if (inside) load<V>(x + at, v[i]), load<V>(g1 + at, a[i]), load<V>(g2 + at, b[i]);
-      mean[i] = 0;
-#pragma unroll
-      for (int j = 0; j < V; j++) mean[i] += v[i][j];
-    }
+    for (int j = 0; j < V; j++) mean[0] += v[j];
     block_sums(mean);
 #pragma unroll
-    for (int i = 0; i < R; i++) {
-      float square = 0, slope = 0, turn = 0;
-#pragma unroll
-      for (int j = 0; j < V; j++) {
-        v[i][j] = inside ? v[i][j] - mean[i] / width : 0.f;
-        float g = a[i][j] * s[j] + b[i][j] * r[j];
-        square += v[i][j] * v[i][j], slope += g, turn += g * v[i][j];
-      }
-      moments[3 * i] = square, moments[3 * i + 1] = slope, moments[3 * i + 2] = turn;
+    for (int j = 0; j < V; j++) {
+      v[j] = inside ? v[j] - mean[0] / width : 0.f;
+      float g = a[j] * s[j] + b[j] * r[j];
+      moments[0] += v[j] * v[j], moments[1] += g, moments[2] += g * v[j];
     }
     block_sums(moments);
+    float rstd = rsqrtf(moments[0] / width + eps), slope = moments[1] / width, turn = moments[2] * rstd / width;
 #pragma unroll
-    for (int i = 0; i < R; i++) {
-      if (!inside || row + i >= last) break;
-      float rstd = rsqrtf(moments[3 * i] / width + eps), slope = moments[3 * i + 1] / width, turn = moments[3 * i + 2] * rstd / width;
-      int64_t at = (row + i) * width + column;
-      float d[V] = {}, m[V] = {};
-      if (dx && base) load<V>(base + at, d);
-      if (dx && more) load<V>(more + at, m);
-#pragma unroll
-      for (int j = 0; j < V; j++) {
-        float hat = v[i][j] * rstd;
-        sums[0][j] += a[i][j] * hat, sums[1][j] += a[i][j], sums[2][j] += b[i][j] * hat, sums[3][j] += b[i][j];
-        d[j] += m[j] + rstd * (a[i][j] * s[j] + b[i][j] * r[j] - slope - hat * turn);
-      }
-      if (dx) store<V>(dx + at, d);
+    for (int j = 0; j < V; j++) {
+      float hat = v[j] * rstd;
+      sums[0][j] += a[j] * hat, sums[1][j] += a[j], sums[2][j] += b[j] * hat, sums[3][j] += b[j];
+      d[j] += m[j] + rstd * (a[j] * s[j] + b[j] * r[j] - slope - hat * turn);
     }
+    if (inside && dx) store<V>(dx + at, d);
   }
   if (inside)
 #pragma unroll
@@ -148,27 +134,36 @@ __device__ void gates(const T *a, const T *m, const float *modulation, const flo
   store<V>(u + i, v);
 }
 
+// Kernels that go down columns read so many of their rows before they work on any: what is read at a time must cover a card's latency.
+constexpr int AHEAD = 2;
+
 // da, dm, and the sums of g·a, g·m, da, dm: partial (groups·chunks, 4, width).
 template <int V, class T>
 __device__ void gates_backward(const T *a, const T *m, const float *modulation, const float *grad, T *da, T *dm, float *partial,
                                int width, int group_rows, int chunk_rows, int chunks) {
   CHUNK(V)
-  float sums[4][V] = {}, s[V], r[V], v[V], w[V], g[V];
+  float sums[4][V] = {}, s[V], r[V], v[AHEAD][V], w[AHEAD][V], g[AHEAD][V];
   if (column < width) {
     load<V>(modulation + ((int64_t)group * 6 + 4) * width + column, s);
     load<V>(modulation + ((int64_t)group * 6 + 5) * width + column, r);
-    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
-      int64_t at = row * width + column;
-      load<V>(a + at, v);
-      load<V>(m + at, w);
-      load<V>(grad + at, g);
-      for (int j = 0; j < V; j++) {
-        sums[0][j] += g[j] * v[j], sums[1][j] += g[j] * w[j];
-        v[j] = g[j] * s[j], w[j] = g[j] * r[j];
-        sums[2][j] += v[j], sums[3][j] += w[j];
+    for (int64_t row = first + threadIdx.y; row < last; row += 8 * AHEAD) {
+#pragma unroll
+      for (int k = 0; k < AHEAD; k++) {
+        int64_t at = min(row + 8 * k, last - 1) * width + column;
+        load<V>(a + at, v[k]), load<V>(m + at, w[k]), load<V>(grad + at, g[k]);
       }
-      store<V>(da + at, v);
-      store<V>(dm + at, w);
+#pragma unroll
+      for (int k = 0; k < AHEAD; k++) {
+        if (row + 8 * k >= last) break;
+        int64_t at = (row + 8 * k) * width + column;
+        for (int j = 0; j < V; j++) {
+          sums[0][j] += g[k][j] * v[k][j], sums[1][j] += g[k][j] * w[k][j];
+          v[k][j] = g[k][j] * s[j], w[k][j] = g[k][j] * r[j];
+          sums[2][j] += v[k][j], sums[3][j] += w[k][j];
+        }
+        store<V>(da + at, v[k]);
+        store<V>(dm + at, w[k]);
+      }
     }
   }
   chunk_sums<V, 4>(sums, partial, column, width);
@@ -178,26 +173,33 @@ __device__ void gates_backward(const T *a, const T *m, const float *modulation, 
 template <int V, class T>
 __device__ void gelu_backward(const T *u, const T *grad, T *y, T *du, float *partial, int width, int group_rows, int chunk_rows, int chunks) {
   CHUNK(V)
-  float sums[1][V] = {}, v[V], g[V];
+  float sums[1][V] = {}, v[AHEAD][V], g[AHEAD][V];
   if (column < width)
-    for (int64_t row = first + threadIdx.y; row < last; row += 8) {
-      int64_t at = row * width + column;
-      load<V>(u + at, v);
-      load<V>(grad + at, g);
-      for (int j = 0; j < V; j++) {
-        float bell, share = normal(v[j], bell);
-        g[j] *= share + v[j] * 0.3989423f * bell;
-        v[j] *= share, sums[0][j] += g[j];
+    for (int64_t row = first + threadIdx.y; row < last; row += 8 * AHEAD) {
+#pragma unroll
+      for (int k = 0; k < AHEAD; k++) {
+        int64_t at = min(row + 8 * k, last - 1) * width + column;
+        load<V>(u + at, v[k]), load<V>(grad + at, g[k]);
       }
-      store<V>(y + at, v);
-      store<V>(du + at, g);
+#pragma unroll
+      for (int k = 0; k < AHEAD; k++) {
+        if (row + 8 * k >= last) break;
+        int64_t at = (row + 8 * k) * width + column;
+        for (int j = 0; j < V; j++) {
+          float bell, share = normal(v[k][j], bell);
+          g[k][j] *= share + v[k][j] * 0.3989423f * bell;
+          v[k][j] *= share, sums[0][j] += g[k][j];
+        }
+        store<V>(y + at, v[k]);
+        store<V>(du + at, g[k]);
+      }
     }
   chunk_sums<V, 1>(sums, partial, column, width);
 }
 
 #define KERNELS(name, V, T)                                                                                                          \
   ENTRY field_norms_##name(const float *x, const float *modulation, T *y1, T *y2, int rows, int width, int group_rows, float eps) {  \
-    norms<V>(x, modulation, y1, y2, rows, width, group_rows, eps);                                                                   \
+    norms<8>(x, modulation, y1, y2, rows, width, group_rows, eps);                                                                   \
   }                                                                                                                                  \
   ENTRY field_gates_##name(const T *a, const T *m, const float *modulation, const float *base, float *u, int64_t n, int width,       \
                            int group_rows) {                                                                                         \
@@ -215,16 +217,18 @@ __device__ void gelu_backward(const T *u, const T *grad, T *y, T *du, float *par
 KERNELS(f32, 4, float)
 KERNELS(bf16, 4, bf16)
 
-#define NORMS_BACKWARD(name, THREADS, V, R, T)                                                                                       \
-  ENTRY __launch_bounds__(THREADS)                                                                                                   \
+#define NORMS_BACKWARD(name, THREADS, BLOCKS, V, T)                                                                                  \
+  ENTRY __launch_bounds__(THREADS, BLOCKS)                                                                                           \
       field_norms_backward_##name(const float *x, const float *modulation, const T *g1, const T *g2, const float *base,              \
                                   const float *more, float *dx, float *partial, int width, int group_rows, int chunk_rows,           \
                                   int chunks, float eps) {                                                                           \
-    norms_backward<V, R>(x, modulation, g1, g2, base, more, dx, partial, width, group_rows, chunk_rows, chunks, eps);                \
+    norms_backward<V>(x, modulation, g1, g2, base, more, dx, partial, width, group_rows, chunk_rows, chunks, eps);                   \
   }
 
-// For widths of up to 2048 and up to 8192.
-NORMS_BACKWARD(f32_v4, 512, 4, 4, float)
-NORMS_BACKWARD(f32_v8, 1024, 8, 1, float)
-NORMS_BACKWARD(bf16_v4, 512, 4, 4, bf16)
-NORMS_BACKWARD(bf16_v8, 1024, 8, 1, bf16)
+// For widths of up to 1024, 2048 and 8192.
+NORMS_BACKWARD(f32_w1024, 256, 5, 4, float)
+NORMS_BACKWARD(f32_w2048, 512, 2, 4, float)
+NORMS_BACKWARD(f32_w8192, 1024, 1, 8, float)
+NORMS_BACKWARD(bf16_w1024, 256, 5, 4, bf16)
+NORMS_BACKWARD(bf16_w2048, 512, 2, 4, bf16)
+NORMS_BACKWARD(bf16_w8192, 1024, 1, 8, bf16)

@@ -1,14 +1,18 @@
 //! Matrix products by cuBLASLt, with a bias added on the way.
 
+mod fastest;
+
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublaslt::result::{self as lt, CublasError};
 use candle_core::cuda_backend::cudarc::cublaslt::sys::{
-    cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
-    cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulPreferenceAttributes_t as Preference,
-    cublasLtMatrixLayout_t, cudaDataType_t,
+    cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t,
+    cublasLtMatmulAlgoGetHeuristic, cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t as Attribute,
+    cublasLtMatmulHeuristicResult_t, cublasLtMatmulPreferenceAttributes_t as Preference,
+    cublasLtMatrixLayout_t, cublasStatus_t, cudaDataType_t,
 };
 use candle_core::{CudaDevice, DType, Result, bail};
 
@@ -16,6 +20,10 @@ use super::memory::Buffer;
 
 /// Scratch memory that cuBLASLt may use; NVIDIA recommends this size for Hopper.
 const WORKSPACE: usize = 32 << 20;
+/// Algorithms that cuBLASLt is asked for.
+const PROPOSALS: usize = 8;
+/// Floating-point operations from which a product is worth trying them all.
+const LARGE: usize = 1 << 33;
 
 /// One factor of a product: a row-major matrix at a device address.
 #[derive(Clone, Copy)]
@@ -58,7 +66,8 @@ struct Plan {
     a: cublasLtMatrixLayout_t,
     b: cublasLtMatrixLayout_t,
     out: cublasLtMatrixLayout_t,
-    algorithm: cublasLtMatmulAlgo_t,
+    /// What cuBLASLt proposes, its best guess first; later the chosen one alone.
+    algorithms: Vec<cublasLtMatmulAlgo_t>,
 }
 
 struct Library {
@@ -93,8 +102,7 @@ fn failed(product: &Product) -> impl Fn(CublasError) -> candle_core::Error {
 impl Product {
     /// Queues the product on the device's stream.
     pub fn run(&self, device: &CudaDevice) -> Result<()> {
-        let stream = device.cuda_stream();
-        let ordinal = stream.context().ordinal();
+        let ordinal = device.cuda_stream().context().ordinal();
         let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
         let library = match libraries.entry(ordinal) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -106,10 +114,28 @@ impl Product {
         };
         let key = self.key(ordinal);
         if !library.plans.contains_key(&key) {
-            let plan = self.plan(library.handle, key.alignment).map_err(failed(self))?;
+            let mut plan = self.plan(library.handle, key.alignment).map_err(failed(self))?;
+            let (m, k, n) = self.size;
+            if 2 * m * k * n >= LARGE && plan.algorithms.len() > 1 {
+                let queue = |algorithm: &_, out| self.queue(device, library, &plan, algorithm, out);
+                let chosen = fastest::fastest(device, (m * n, self.out_dtype), &plan.algorithms, queue)?;
+                plan.algorithms = vec![chosen];
+            }
             library.plans.insert(key.clone(), plan);
         }
         let Some(plan) = library.plans.get(&key) else { bail!("a plan that was just made is missing") };
+        self.queue(device, library, plan, &plan.algorithms[0], self.out)
+    }
+
+    /// Queues it with one of the plan's algorithms, its result to go to `out`.
+    fn queue(
+        &self,
+        device: &CudaDevice,
+        library: &Library,
+        plan: &Plan,
+        algorithm: &cublasLtMatmulAlgo_t,
+        out: u64,
+    ) -> Result<()> {
         let (scale, keep) = (1f32, if self.added.is_some() { 1f32 } else { 0.0 });
         // SAFETY: the descriptions live as long as the program, the matrices as long as their tensors, and those in the
         // order of the stream.
@@ -128,14 +154,14 @@ impl Product {
                 plan.b,
                 self.a.address as *const c_void,
                 plan.a,
-                self.added.unwrap_or(self.out) as *const c_void,
+                self.added.unwrap_or(out) as *const c_void,
                 plan.out,
-                self.out as *mut c_void,
+                out as *mut c_void,
                 plan.out,
-                &raw const plan.algorithm,
+                std::ptr::from_ref(algorithm),
                 library.workspace.address()? as *mut c_void,
                 WORKSPACE,
-                stream.cu_stream().cast(),
+                device.cuda_stream().cu_stream().cast(),
             )
         }
         .map_err(failed(self))
@@ -156,11 +182,7 @@ impl Product {
     }
 
     fn plan(&self, handle: cublasLtHandle_t, alignment: u32) -> std::result::Result<Plan, CublasError> {
-        let unsupported = |_| {
-            CublasError(
-                candle_core::cuda_backend::cudarc::cublaslt::sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED,
-            )
-        };
+        let unsupported = |_| CublasError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED);
         let (input, output) =
             (kind(self.dtype).map_err(unsupported)?, kind(self.out_dtype).map_err(unsupported)?);
         let (m, k, n) = self.size;
@@ -195,9 +217,31 @@ impl Product {
             ] {
                 prefer(preference, which, &alignment)?;
             }
-            let found = lt::get_matmul_algo_heuristic(handle, description, b, a, out, out, preference);
+            let mut found = [MaybeUninit::<cublasLtMatmulHeuristicResult_t>::uninit(); PROPOSALS];
+            let (to, mut count) = (found.as_mut_ptr().cast(), 0);
+            let status = cublasLtMatmulAlgoGetHeuristic(
+                handle,
+                description,
+                b,
+                a,
+                out,
+                out,
+                preference,
+                PROPOSALS as i32,
+                to,
+                &raw mut count,
+            );
             lt::destroy_matmul_pref(preference)?;
-            Ok(Plan { description, a, b, out, algorithm: found?.algo })
+            status.result()?;
+            let found = found[..count as usize].iter().map(|result| result.assume_init());
+            let usable = |result: &cublasLtMatmulHeuristicResult_t| {
+                result.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS
+            };
+            let algorithms: Vec<_> = found.filter(usable).map(|result| result.algo).collect();
+            if algorithms.is_empty() {
+                return Err(CublasError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
+            }
+            Ok(Plan { description, a, b, out, algorithms })
         }
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::graph::record3;
-use super::memory::{Buffer, address, device, name, vector};
+use super::memory::{Buffer, address, device, name, sixteen_bytes, vector};
 use super::module::launch;
 use super::reduce::Chunks;
 
@@ -70,7 +70,8 @@ pub(super) fn pair(x: &Tensor, weights: &[(Tensor, Tensor); 2], eps: f64) -> Res
     let [first, second] = [y[0].address()?, y[1].address()?];
     let [scale1, shift1, scale2, shift2] =
         [address(scale1)?, address(shift1)?, address(scale2)?, address(shift2)?];
-    let v = vector(size.width, &[address(x)?, scale1, shift1, scale2, shift2, first, second]);
+    let v =
+        sixteen_bytes(x.dtype(), size.width, &[address(x)?, scale1, shift1, scale2, shift2, first, second]);
     launch!(
         device,
         LAYER_NORM,
@@ -116,7 +117,7 @@ impl PairBackward<'_> {
         let moments = Buffer::new(device, (size.rows, 2), DType::F32)?;
         let dx = self.run(base, moments.address()?)?;
         let [x, g1, g2] = [address(self.x)?, address(self.slopes[0])?, address(self.slopes[1])?];
-        let v = vector(size.width, &[x, g1, g2]);
+        let v = sixteen_bytes(self.x.dtype(), size.width, &[x, g1, g2]);
         let chunks = Chunks::new(size.rows, size.width, 1, v);
         let partial = chunks.partial(device, 4 * size.width)?;
         launch!(
@@ -160,7 +161,7 @@ impl PairBackward<'_> {
             address(slopes[1])?,
             address(base)?,
         ];
-        let v = vector(size.width, &[x, first, second, g1, g2, base, dx.address()?]);
+        let v = sixteen_bytes(self.x.dtype(), size.width, &[x, first, second, g1, g2, base, dx.address()?]);
         launch!(
             device,
             LAYER_NORM,

@@ -159,6 +159,12 @@ __device__ void straight_path(const float *x0, const float *x1, const float *t, 
   store<V>(displacement + i, b);
 }
 
+// *different = 1 where some of n words differ.
+ENTRY differ(const uint32_t *a, const uint32_t *b, uint32_t *different, int64_t n) {
+  int64_t i = AT(1);
+  if (i < n && a[i] != b[i]) *different = 1;
+}
+
 template <int V> __device__ void widen(const bf16 *x, float *y, int64_t n) {
   int64_t i = AT(V);
   if (i >= n) return;

@@ -107,11 +107,15 @@ impl Layer {
         let dx = wanted.then(|| Buffer::new(device, x.shape(), DType::F32)).transpose()?;
         let chunks = Chunks::of_rows(rows, self.groups);
         let partial = chunks.partial(device, 4 * d)?;
-        let vector = if d <= 2048 { 4 } else { 8 };
+        let (widest, vector) = match d {
+            ..=1024 => (1024, 4),
+            ..=2048 => (2048, 4),
+            _ => (8192, 8),
+        };
         launch!(
             device,
             FIELD,
-            format!("field_norms_backward_{}_v{vector}", self.kind),
+            format!("field_norms_backward_{}_w{widest}", self.kind),
             chunks.grid(),
             (d.div_ceil(32 * vector) as u32 * 32, 1, 1),
             0,
