@@ -9,6 +9,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod attention_one;
+mod decode;
 mod divergence;
 mod embedding;
 mod field;
@@ -32,6 +33,7 @@ mod trained;
 mod unembedding;
 
 pub use adamw::{ClippedSlot, clipped_adamw};
+pub use decode::{ModelWeights, TokenStep};
 pub use field::{Base, FieldSetting, Stage, walk};
 pub use layer::{Attend, LayerSetting, LayerWeights, layer};
 pub use low_rank::Factors;
