@@ -3,6 +3,8 @@
 //! Everything lies in memory that stays where it is: weights, the cache's buffers, and scratch. The kernels read the token's id
 //! and position from memory too, so the same launches serve every token until the cache's buffers grow.
 
+use std::fmt;
+
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaSlice, DevicePtr};
@@ -78,6 +80,7 @@ struct Size {
 }
 
 /// How the launches are issued.
+#[derive(Debug)]
 enum Replay {
     /// The first time one by one, which loads their kernels: that cannot be captured.
     First,
@@ -94,6 +97,18 @@ struct Graph(CudaGraph);
 unsafe impl Send for Graph {}
 // SAFETY: a shared reference gives access to nothing.
 unsafe impl Sync for Graph {}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Graph")
+    }
+}
+
+impl fmt::Debug for TokenStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenStep").field("replay", &self.replay).finish_non_exhaustive()
+    }
+}
 
 impl Graph {
     fn launch(&mut self) -> Result<()> {

@@ -20,7 +20,7 @@ pub struct Prepared {
 
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared").field("fits", &self.step.is_some()).finish_non_exhaustive()
+        f.debug_struct("Prepared").field("step", &self.step).finish_non_exhaustive()
     }
 }
 
