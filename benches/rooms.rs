@@ -215,7 +215,7 @@ fn models(criterion: &mut Criterion) {
         bencher.iter_batched(
             || cache.copy().expect("a copy"),
             |mut cache| teacher.step(&next, &mut cache),
-            criterion::BatchSize::SmallInput,
+            criterion::BatchSize::LargeInput,
         );
     });
     group.finish();
