@@ -380,170 +380,6 @@ fn frozen_layers() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The gradient of a pretraining step in every weight, in f32 and, where layers are one operation, computed in bf16. Four layers
-/// round one after the other, forth and back.
-#[test]
-fn pretraining_gradients() -> anyhow::Result<()> {
-    let Some(card) = card() else { return Ok(()) };
-    let relu = Config { hidden_act: Activation::Relu, hidden_size: 30, num_attention_heads: 3, ..small() };
-    let bare = Config { attention_bias: false, tie_word_embeddings: true, ..small() };
-    let both: &[_] = &[(F, 1e-4), (B, 5e-2)];
-    for (config, tokens, dtypes) in [(small(), 71, both), (bare, 20, both), (relu, 9, &both[..1])] {
-        let ids: Vec<u32> = (0..3 * tokens as u32).map(|i| i * i * 7 % 50).collect();
-        let ids = Tensor::from_vec(ids, (3, tokens), &Device::Cpu)?;
-        for &(dtype, limit) in dtypes {
-            let run = |device: &Device, dtype: DType| -> anyhow::Result<(Tensor, Vec<(String, Tensor)>)> {
-                let model = Pythia::random(config.clone(), 1, F, &Device::Cpu)?.to(F, device)?;
-                let model = model.map(|w| Ok(Var::from_tensor(w)?.into_inner()))?;
-                let (loss, gradients) = language_gradient(&model, dtype, &ids, 0.5)?;
-                let named = model.tensors().into_iter().map(|(name, w)| {
-                    let gradient = gradients.get(w).with_context(|| format!("{name} received no gradient"));
-                    anyhow::Ok((name, gradient?.clone()))
-                });
-                Ok((loss, named.collect::<anyhow::Result<_>>()?))
-            };
-            let ((expected, slopes), (found, found_slopes)) = (run(&Device::Cpu, F)?, run(&card, dtype)?);
-            let pairs = slopes.iter().zip(&found_slopes).map(|((name, e), (_, f))| (name.as_str(), f, e));
-            for (name, found, expected) in std::iter::once(("the loss", &found, &expected)).chain(pairs) {
-                let error = distance(found, expected)?;
-                let what = format!("width {}, {tokens} tokens, {dtype:?}", config.hidden_size);
-                assert!(error <= limit, "{what}: {name} is off by {error:e}");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Losses of the next token through frozen layers.
-#[test]
-fn losses_behind_the_block() -> anyhow::Result<()> {
-    let Some(card) = card() else { return Ok(()) };
-    let (x, ids) = (values(&[3, 70, 64], 5)?, (0..210u32).map(|i| i * 7 % 50).collect::<Vec<_>>());
-    for dtype in [F, B] {
-        let [there, here] = models(&card, dtype, &small())?;
-        for kl in [true, false] {
-            let loss = |v: &[Tensor]| {
-                let device = v[0].device();
-                let model = if device.is_cuda() { &there } else { &here };
-                let loss = if kl {
-                    let logits =
-                        (values(&[210, 50], 6)? * 4.0)?.to_device(device)?.to_dtype(model.dtype())?;
-                    divergence(model, 2, &v[0], &logits)
-                } else {
-                    let ids = Tensor::from_vec(ids.clone(), (3, 70), &Device::Cpu)?;
-                    language_loss(model, 2, &v[0], &ids)
-                };
-                loss.map_err(|why| candle_core::Error::msg(format!("{why:#}")))
-            };
-            let what = format!("kl = {kl} in {dtype:?}");
-            let run = |device: &Device| -> anyhow::Result<(Tensor, Tensor)> {
-                let x = Var::from_tensor(&x.to_device(device)?)?;
-                let loss = loss(&[x.as_tensor().clone()])?;
-                let slope = loss.backward()?.remove(&x).context("no gradient")?;
-                Ok((loss, slope))
-            };
-            let limit = if dtype == F { 1e-4 } else { 3e-2 };
-            let ((found, slope), (expected, expected_slope)) = (run(&card)?, run(&Device::Cpu)?);
-            let errors = [distance(&found, &expected)?, distance(&slope, &expected_slope)?];
-            assert!(errors.iter().all(|e| *e <= limit), "{what}: off by {errors:?}");
-        }
-    }
-    Ok(())
-}
-
-/// A walk of a field with parameters other than the initial ones, on one device: the loss and every parameter's gradient.
-fn walk(
-    teacher: &Arc<Pythia>,
-    extras: Extras,
-    times: &[&[f32]],
-    method: Method,
-    recompute: bool,
-) -> anyhow::Result<(Tensor, Vec<(String, Tensor)>)> {
-    let device = teacher.device();
-    let field = VelocityField::extended(teacher, Block::new(1, 3, 4)?, Init::Teacher, None, 2, extras)?;
-    for (i, (name, var)) in field.parameters().iter().enumerate() {
-        let scale = if name.starts_with("low_rank") { 0.3 } else { 0.02 };
-        let moved = (var.as_tensor().to_device(&Device::Cpu)? + (random(var.dims(), i as u64)? * scale)?)?;
-        var.set(&moved.to_dtype(B)?.to_dtype(F)?.to_device(device)?)?;
-    }
-    let field = Arc::new(field);
-    let shape = [3, 70, teacher.config.hidden_size];
-    let [x0, x1] = [3, 4].map(|seed| random(&shape, seed).and_then(|x| x.to_device(device)));
-    let times = match field.learned_times(times.len() - 1) {
-        Some(times) => times?,
-        None => times.iter().map(|t| Tensor::new(*t, device)).collect::<Result<_>>()?,
-    };
-    let loss = walking_loss(&Evaluation::of(&field, recompute)?, &x0?, &x1?, &times, method)?;
-    let gradients = loss.backward()?;
-    let named = field.parameters().iter().map(|(name, var)| {
-        let gradient = gradients.get(var).with_context(|| format!("{name} received no gradient"))?;
-        anyhow::Ok((name.clone(), gradient.clone()))
-    });
-    Ok((loss, named.collect::<anyhow::Result<_>>()?))
-}
-
-/// The velocity field as one operation, against the CPU's composition.
-#[test]
-fn walks() -> anyhow::Result<()> {
-    let Some(card) = card() else { return Ok(()) };
-    let own: &[&[f32]] = &[&[0.0; 3], &[0.3, 0.5, 0.1], &[1.0; 3]];
-    let shared: &[&[f32]] = &[&[0.0], &[0.4], &[1.0]];
-    let rank = |rank| Extras { rank, ..Extras::default() };
-    let mut wrong = Vec::new();
-    for (extras, times, method) in [
-        (rank(0), own, Method::Midpoint),
-        (rank(0), shared, Method::Euler),
-        (rank(32), shared, Method::Euler),
-        (rank(5), shared, Method::Midpoint),
-        (rank(5), own, Method::Midpoint),
-        (Extras { learn_times: 2, rank: 5, ..Extras::default() }, shared, Method::Euler),
-    ] {
-        for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
-            let [there, here] = models(&card, dtype, &small())?;
-            let (expected, slopes) = walk(&here, extras, times, method, false)?;
-            for recompute in [false, true] {
-                let what =
-                    format!("{extras:?}, times {times:?}, {method:?}, {dtype:?}, recompute {recompute}");
-                let (found, found_slopes) = walk(&there, extras, times, method, recompute)?;
-                let pairs = slopes.iter().zip(&found_slopes).map(|((name, e), (_, f))| (name.as_str(), f, e));
-                for (name, found, expected) in std::iter::once(("the loss", &found, &expected)).chain(pairs) {
-                    let error = distance(found, expected)?;
-                    if error > limit {
-                        wrong.push(format!("{what}: {name} is off by {error:e}"));
-                    }
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    Ok(())
-}
-
-/// Rows of more elements than most blocks hold, and heads of 64 channels, against the CPU's composition.
-#[test]
-fn wide_walks() -> anyhow::Result<()> {
-    let Some(card) = card() else { return Ok(()) };
-    let (hidden_size, num_attention_heads) = (2176, 34);
-    let config = Config {
-        hidden_size,
-        num_attention_heads,
-        intermediate_size: 64,
-        initializer_range: 0.02,
-        ..small()
-    };
-    for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
-        let [there, here] = models(&card, dtype, &config)?;
-        let run = |model| walk(model, Extras::default(), &[&[0.2], &[1.0]], Method::Euler, false);
-        let ((expected, slopes), (found, found_slopes)) = (run(&here)?, run(&there)?);
-        let pairs = slopes.iter().zip(&found_slopes).map(|((name, e), (_, f))| (name.as_str(), f, e));
-        for (name, found, expected) in std::iter::once(("the loss", &found, &expected)).chain(pairs) {
-            let error = distance(found, expected)?;
-            assert!(error <= limit, "{dtype:?}: {name} is off by {error:e}");
-        }
-    }
-    Ok(())
-}
-
 /// The same models with random scales, shifts and biases too.
 fn talkative(card: &Device, dtype: DType, config: &Config) -> anyhow::Result<[Pythia; 2]> {
     let here = Pythia::random(config.clone(), 1, F, &Device::Cpu)?;
@@ -751,5 +587,169 @@ fn the_short_way_refuses_what_the_long_one_does() -> anyhow::Result<()> {
     read(&model, &[1], &mut cache)?;
     read(&model, &[1], &mut cache)?;
     assert!(refusal(1, &mut cache).contains("9 tokens are more than the model's context of 8"));
+    Ok(())
+}
+
+/// The gradient of a pretraining step in every weight, in f32 and, where layers are one operation, computed in bf16. Four layers
+/// round one after the other, forth and back.
+#[test]
+fn pretraining_gradients() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let relu = Config { hidden_act: Activation::Relu, hidden_size: 30, num_attention_heads: 3, ..small() };
+    let bare = Config { attention_bias: false, tie_word_embeddings: true, ..small() };
+    let both: &[_] = &[(F, 1e-4), (B, 5e-2)];
+    for (config, tokens, dtypes) in [(small(), 71, both), (bare, 20, both), (relu, 9, &both[..1])] {
+        let ids: Vec<u32> = (0..3 * tokens as u32).map(|i| i * i * 7 % 50).collect();
+        let ids = Tensor::from_vec(ids, (3, tokens), &Device::Cpu)?;
+        for &(dtype, limit) in dtypes {
+            let run = |device: &Device, dtype: DType| -> anyhow::Result<(Tensor, Vec<(String, Tensor)>)> {
+                let model = Pythia::random(config.clone(), 1, F, &Device::Cpu)?.to(F, device)?;
+                let model = model.map(|w| Ok(Var::from_tensor(w)?.into_inner()))?;
+                let (loss, gradients) = language_gradient(&model, dtype, &ids, 0.5)?;
+                let named = model.tensors().into_iter().map(|(name, w)| {
+                    let gradient = gradients.get(w).with_context(|| format!("{name} received no gradient"));
+                    anyhow::Ok((name, gradient?.clone()))
+                });
+                Ok((loss, named.collect::<anyhow::Result<_>>()?))
+            };
+            let ((expected, slopes), (found, found_slopes)) = (run(&Device::Cpu, F)?, run(&card, dtype)?);
+            let pairs = slopes.iter().zip(&found_slopes).map(|((name, e), (_, f))| (name.as_str(), f, e));
+            for (name, found, expected) in std::iter::once(("the loss", &found, &expected)).chain(pairs) {
+                let error = distance(found, expected)?;
+                let what = format!("width {}, {tokens} tokens, {dtype:?}", config.hidden_size);
+                assert!(error <= limit, "{what}: {name} is off by {error:e}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Losses of the next token through frozen layers.
+#[test]
+fn losses_behind_the_block() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let (x, ids) = (values(&[3, 70, 64], 5)?, (0..210u32).map(|i| i * 7 % 50).collect::<Vec<_>>());
+    for dtype in [F, B] {
+        let [there, here] = models(&card, dtype, &small())?;
+        for kl in [true, false] {
+            let loss = |v: &[Tensor]| {
+                let device = v[0].device();
+                let model = if device.is_cuda() { &there } else { &here };
+                let loss = if kl {
+                    let logits =
+                        (values(&[210, 50], 6)? * 4.0)?.to_device(device)?.to_dtype(model.dtype())?;
+                    divergence(model, 2, &v[0], &logits)
+                } else {
+                    let ids = Tensor::from_vec(ids.clone(), (3, 70), &Device::Cpu)?;
+                    language_loss(model, 2, &v[0], &ids)
+                };
+                loss.map_err(|why| candle_core::Error::msg(format!("{why:#}")))
+            };
+            let what = format!("kl = {kl} in {dtype:?}");
+            let run = |device: &Device| -> anyhow::Result<(Tensor, Tensor)> {
+                let x = Var::from_tensor(&x.to_device(device)?)?;
+                let loss = loss(&[x.as_tensor().clone()])?;
+                let slope = loss.backward()?.remove(&x).context("no gradient")?;
+                Ok((loss, slope))
+            };
+            let limit = if dtype == F { 1e-4 } else { 3e-2 };
+            let ((found, slope), (expected, expected_slope)) = (run(&card)?, run(&Device::Cpu)?);
+            let errors = [distance(&found, &expected)?, distance(&slope, &expected_slope)?];
+            assert!(errors.iter().all(|e| *e <= limit), "{what}: off by {errors:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A walk of a field with parameters other than the initial ones, on one device: the loss and every parameter's gradient.
+fn walk(
+    teacher: &Arc<Pythia>,
+    extras: Extras,
+    times: &[&[f32]],
+    method: Method,
+    recompute: bool,
+) -> anyhow::Result<(Tensor, Vec<(String, Tensor)>)> {
+    let device = teacher.device();
+    let field = VelocityField::extended(teacher, Block::new(1, 3, 4)?, Init::Teacher, None, 2, extras)?;
+    for (i, (name, var)) in field.parameters().iter().enumerate() {
+        let scale = if name.starts_with("low_rank") { 0.3 } else { 0.02 };
+        let moved = (var.as_tensor().to_device(&Device::Cpu)? + (random(var.dims(), i as u64)? * scale)?)?;
+        var.set(&moved.to_dtype(B)?.to_dtype(F)?.to_device(device)?)?;
+    }
+    let field = Arc::new(field);
+    let shape = [3, 70, teacher.config.hidden_size];
+    let [x0, x1] = [3, 4].map(|seed| random(&shape, seed).and_then(|x| x.to_device(device)));
+    let times = match field.learned_times(times.len() - 1) {
+        Some(times) => times?,
+        None => times.iter().map(|t| Tensor::new(*t, device)).collect::<Result<_>>()?,
+    };
+    let loss = walking_loss(&Evaluation::of(&field, recompute)?, &x0?, &x1?, &times, method)?;
+    let gradients = loss.backward()?;
+    let named = field.parameters().iter().map(|(name, var)| {
+        let gradient = gradients.get(var).with_context(|| format!("{name} received no gradient"))?;
+        anyhow::Ok((name.clone(), gradient.clone()))
+    });
+    Ok((loss, named.collect::<anyhow::Result<_>>()?))
+}
+
+/// The velocity field as one operation, against the CPU's composition.
+#[test]
+fn walks() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let own: &[&[f32]] = &[&[0.0; 3], &[0.3, 0.5, 0.1], &[1.0; 3]];
+    let shared: &[&[f32]] = &[&[0.0], &[0.4], &[1.0]];
+    let rank = |rank| Extras { rank, ..Extras::default() };
+    let mut wrong = Vec::new();
+    for (extras, times, method) in [
+        (rank(0), own, Method::Midpoint),
+        (rank(0), shared, Method::Euler),
+        (rank(32), shared, Method::Euler),
+        (rank(5), shared, Method::Midpoint),
+        (rank(5), own, Method::Midpoint),
+        (Extras { learn_times: 2, rank: 5, ..Extras::default() }, shared, Method::Euler),
+    ] {
+        for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
+            let [there, here] = models(&card, dtype, &small())?;
+            let (expected, slopes) = walk(&here, extras, times, method, false)?;
+            for recompute in [false, true] {
+                let what =
+                    format!("{extras:?}, times {times:?}, {method:?}, {dtype:?}, recompute {recompute}");
+                let (found, found_slopes) = walk(&there, extras, times, method, recompute)?;
+                let pairs = slopes.iter().zip(&found_slopes).map(|((name, e), (_, f))| (name.as_str(), f, e));
+                for (name, found, expected) in std::iter::once(("the loss", &found, &expected)).chain(pairs) {
+                    let error = distance(found, expected)?;
+                    if error > limit {
+                        wrong.push(format!("{what}: {name} is off by {error:e}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Rows of more elements than most blocks hold, and heads of 64 channels, against the CPU's composition.
+#[test]
+fn wide_walks() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let (hidden_size, num_attention_heads) = (2176, 34);
+    let config = Config {
+        hidden_size,
+        num_attention_heads,
+        intermediate_size: 64,
+        initializer_range: 0.02,
+        ..small()
+    };
+    for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
+        let [there, here] = models(&card, dtype, &config)?;
+        let run = |model| walk(model, Extras::default(), &[&[0.2], &[1.0]], Method::Euler, false);
+        let ((expected, slopes), (found, found_slopes)) = (run(&here)?, run(&there)?);
+        let pairs = slopes.iter().zip(&found_slopes).map(|((name, e), (_, f))| (name.as_str(), f, e));
+        for (name, found, expected) in std::iter::once(("the loss", &found, &expected)).chain(pairs) {
+            let error = distance(found, expected)?;
+            assert!(error <= limit, "{dtype:?}: {name} is off by {error:e}");
+        }
+    }
     Ok(())
 }
