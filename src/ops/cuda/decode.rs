@@ -87,7 +87,7 @@ enum Replay {
     /// From now on captured.
     Loaded,
     Captured(Graph),
-    /// The driver would not capture them: always one by one.
+    /// The driver would not capture or repeat them: always one by one.
     Refused,
 }
 
@@ -113,6 +113,12 @@ impl fmt::Debug for TokenStep {
 impl Graph {
     fn launch(&mut self) -> Result<()> {
         self.0.launch().w()
+    }
+
+    /// Launches it for the first time, if the driver lets it.
+    fn launched(mut self) -> Option<Self> {
+        self.launch().ok()?;
+        Some(self)
     }
 }
 
@@ -187,11 +193,8 @@ impl TokenStep {
             }
             Replay::Captured(graph) => graph.launch()?,
             Replay::Refused => self.launch()?,
-            Replay::Loaded => match self.capture() {
-                Some(mut graph) => {
-                    graph.launch()?;
-                    self.replay = Replay::Captured(graph);
-                }
+            Replay::Loaded => match self.capture().and_then(Graph::launched) {
+                Some(graph) => self.replay = Replay::Captured(graph),
                 None => {
                     self.replay = Replay::Refused;
                     self.launch()?;
