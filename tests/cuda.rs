@@ -11,7 +11,7 @@ use lft::flow::{Block, Evaluation, Extras, Init, VelocityField, divergence, lang
 use lft::ode::Method;
 use lft::ops::adamw::{ClippedSlot, Update, adamw, clipped_adamw};
 use lft::ops::{self, Activation, Rotary};
-use lft::pythia::{Config, Pythia};
+use lft::pythia::{Cache, Config, Decoder, Pythia};
 use lft::train::{AdamWOptions, Rule, language_gradient};
 use rand::{Rng, SeedableRng};
 
@@ -440,6 +440,216 @@ fn frozen_layers() -> anyhow::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// The same models with random scales, shifts and biases too.
+fn talkative(card: &Device, dtype: DType, config: &Config) -> anyhow::Result<[Pythia; 2]> {
+    let here = Pythia::random(config.clone(), 1, F, &Device::Cpu)?;
+    let mut seed = 10;
+    let here = here.map(|w| {
+        seed += 1;
+        (w + (random(w.dims(), seed)? * 0.05)?)?.to_dtype(B)?.to_dtype(F)
+    })?;
+    Ok([here.to(dtype, card)?, here])
+}
+
+fn some_ids(count: usize, vocabulary: usize, seed: u64) -> Vec<u32> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| rng.random_range(0..vocabulary as u32)).collect()
+}
+
+fn read(model: &Pythia, ids: &[u32], cache: &mut Cache) -> anyhow::Result<Tensor> {
+    model.step(&Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu)?, cache)
+}
+
+/// Reads ids in pieces of these lengths on the card and on the CPU, whose logits must agree after each. Returns the card's cache.
+/// A piece of one token must have gone the short way, in f32, if `short`.
+fn reads_alike(
+    what: &str,
+    [there, here]: &[Pythia; 2],
+    lengths: &[usize],
+    limit: f64,
+    short: bool,
+) -> anyhow::Result<Cache> {
+    let ids = some_ids(lengths.iter().sum(), here.config.vocab_size, 3);
+    let (mut cache, mut reference, mut at) = (there.new_cache(), here.new_cache(), 0);
+    for &length in lengths {
+        let piece = &ids[at..at + length];
+        at += length;
+        let (found, expected) = (read(there, piece, &mut cache)?, read(here, piece, &mut reference)?);
+        let error = distance(&found, &expected)?;
+        assert!(error <= limit, "{what}, {:?}: logits of token {at} are off by {error:e}", there.dtype());
+        let f32_logits = found.dtype() == F;
+        assert!(
+            length > 1 || there.dtype() == F || f32_logits == short,
+            "{what}: token {at} took the other way"
+        );
+        assert_eq!(cache.len(), at);
+    }
+    Ok(cache)
+}
+
+/// A prompt, single tokens, several at once, and single tokens again.
+fn pieces(prompt: usize, tokens: usize) -> Vec<usize> {
+    let mut lengths = vec![prompt, 1, 1, 1, 4];
+    lengths.resize(5 + tokens, 1);
+    lengths
+}
+
+/// Token after token on the card against the CPU. Buffers grow with the 257th and the 513th token, where the graph is captured
+/// again; from the 513th on a head is attended by two blocks. The limit in bf16 is for a chain of layers.
+#[test]
+fn token_by_token() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let shape = |hidden_size, num_attention_heads, intermediate_size, rotary_fraction, hidden_act| Config {
+        hidden_size,
+        num_attention_heads,
+        intermediate_size,
+        rotary_fraction,
+        hidden_act,
+        ..small()
+    };
+    let bare = Config { attention_bias: false, ..shape(128, 2, 264, 0.25, Activation::Relu) };
+    let tied = Config { tie_word_embeddings: true, ..shape(64, 4, 136, 1.0, Activation::GeluNew) };
+    let still = Config { rotary_fraction: 0.0, vocab_size: 9001, ..small() };
+    let wide = Config { num_hidden_layers: 1, ..shape(1200, 10, 4104, 0.5, Activation::GeluFast) };
+    let variants = [
+        (small(), pieces(5, 300)),
+        (small(), pieces(1, 10)),
+        (tied, pieces(250, 300)),
+        (bare, pieces(5, 300)),
+        (still, pieces(5, 10)),
+        (shape(160, 2, 648, 0.25, Activation::Silu), pieces(250, 300)),
+        (shape(384, 4, 200, 0.25, Activation::Gelu), pieces(5, 20)),
+        (shape(256, 2, 200, 1.0, Activation::Gelu), pieces(5, 20)),
+        (shape(256, 1, 64, 0.25, Activation::Gelu), pieces(250, 20)),
+        (shape(40, 2, 104, 0.3, Activation::Gelu), pieces(250, 300)),
+        (shape(200, 1, 104, 0.25, Activation::Gelu), pieces(5, 20)),
+        (shape(248, 8, 104, 0.25, Activation::Gelu), pieces(5, 20)),
+        (Config { initializer_range: 0.02, ..wide }, pieces(5, 6)),
+    ];
+    for (config, lengths) in variants {
+        let (width, heads) = (config.hidden_size, config.num_attention_heads);
+        let what = format!("width {width}, {heads} heads, {:?}", config.hidden_act);
+        for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
+            let models = talkative(&card, dtype, &config)?;
+            let cache = reads_alike(&what, &models, &lengths, limit, true)?;
+            assert!(format!("{cache:?}").contains("Captured"), "{what}: the graph was not captured");
+        }
+    }
+    Ok(())
+}
+
+/// Beyond 8192 positions blocks of attention take more positions each, rather than being more.
+#[test]
+fn token_by_token_far_on() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let config = Config {
+        hidden_size: 32,
+        intermediate_size: 64,
+        num_hidden_layers: 1,
+        max_position_embeddings: 8300,
+        ..small()
+    };
+    let mut lengths = vec![512; 15];
+    lengths.push(510);
+    lengths.resize(26, 1);
+    for (dtype, limit) in [(F, 1e-4), (B, 3e-2)] {
+        reads_alike("far on", &talkative(&card, dtype, &config)?, &lengths, limit, true)?;
+    }
+    Ok(())
+}
+
+/// What the kernels do not fit goes the long way, token by token too.
+#[test]
+fn token_by_token_the_long_way() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let odd = Config { hidden_size: 30, intermediate_size: 77, num_attention_heads: 3, ..small() };
+    for config in [odd, Config { use_parallel_residual: false, ..small() }] {
+        for (dtype, limit) in [(F, 1e-4), (B, 5e-2)] {
+            let what = format!("width {}", config.hidden_size);
+            reads_alike(&what, &talkative(&card, dtype, &config)?, &pieces(250, 10), limit, false)?;
+        }
+    }
+    Ok(())
+}
+
+/// Two texts in turns, a text and a copy of it that goes on otherwise, and logits kept over later steps: each as if alone.
+#[test]
+fn caches_do_not_disturb_each_other() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let [model, _] = talkative(&card, B, &small())?;
+    let texts = [some_ids(270, 50, 1), some_ids(270, 50, 2)];
+    let go_on = |cache: &mut Cache, ids: &[u32]| {
+        ids.iter().map(|id| read(&model, &[*id], cache)).collect::<anyhow::Result<Vec<_>>>()
+    };
+    let alone = |ids: &[u32]| -> anyhow::Result<Vec<Tensor>> {
+        let mut cache = model.new_cache();
+        let mut logits = Vec::new();
+        for id in ids {
+            let found = read(&model, &[*id], &mut cache)?;
+            logits.push(found.to_device(&Device::Cpu)?);
+        }
+        Ok(logits)
+    };
+    let same = |what: &str, found: &[Tensor], expected: &[Tensor]| -> anyhow::Result<()> {
+        assert_eq!(found.len(), expected.len());
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let error = distance(found, expected)?;
+            assert!(error == 0.0, "{what}: logits of token {i} differ by {error:e}");
+        }
+        Ok(())
+    };
+    let expected = [alone(&texts[0])?, alone(&texts[1])?];
+    let mut caches = [model.new_cache(), model.new_cache()];
+    let mut found = [Vec::new(), Vec::new()];
+    for i in 0..texts[0].len() {
+        for (text, (cache, found)) in texts.iter().zip(caches.iter_mut().zip(&mut found)) {
+            found.push(read(&model, &text[i..=i], cache)?);
+        }
+    }
+    same("the first of two texts", &found[0], &expected[0])?;
+    same("the second of two texts", &found[1], &expected[1])?;
+
+    let mut cache = model.new_cache();
+    go_on(&mut cache, &texts[0][..20])?;
+    let mut copy = cache.copy()?;
+    let other = go_on(&mut copy, &texts[1][20..40])?;
+    same("a text that was copied", &go_on(&mut cache, &texts[0][20..40])?, &expected[0][20..40])?;
+    let mixed = [&texts[0][..20], &texts[1][20..40]].concat();
+    same("the copy", &other, &alone(&mixed)?[20..])
+}
+
+/// A cache filled by one model goes on with other weights: these are used.
+#[test]
+fn other_weights_are_noticed() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let [there, here] = talkative(&card, F, &small())?;
+    let halved = |model: &Pythia| model.map(|w| w * 0.5);
+    let (other, other_here) = (halved(&there)?, halved(&here)?);
+    let (mut cache, mut reference) = (there.new_cache(), here.new_cache());
+    for (i, id) in some_ids(12, 50, 4).into_iter().enumerate() {
+        let pair = if i < 6 { (&there, &here) } else { (&other, &other_here) };
+        let (found, expected) = (read(pair.0, &[id], &mut cache)?, read(pair.1, &[id], &mut reference)?);
+        let error = distance(&found, &expected)?;
+        assert!(error <= 1e-4, "logits of token {i} are off by {error:e}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_short_way_refuses_what_the_long_one_does() -> anyhow::Result<()> {
+    let Some(card) = card() else { return Ok(()) };
+    let [model, _] = talkative(&card, B, &Config { max_position_embeddings: 8, ..small() })?;
+    let mut cache = model.new_cache();
+    read(&model, &[1; 6], &mut cache)?;
+    let refusal = |id, cache: &mut Cache| read(&model, &[id], cache).unwrap_err().to_string();
+    assert!(refusal(50, &mut cache).contains("token id 50 is outside the model's vocabulary 0..=49"));
+    assert_eq!(cache.len(), 6);
+    read(&model, &[1], &mut cache)?;
+    read(&model, &[1], &mut cache)?;
+    assert!(refusal(1, &mut cache).contains("9 tokens are more than the model's context of 8"));
     Ok(())
 }
 

@@ -2,10 +2,9 @@
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};
-use candle_nn::kv_cache::KvCache;
 
 use super::{Integration, Student};
-use crate::pythia::cache::layer_cache;
+use crate::pythia::cache::LayerCache;
 use crate::pythia::{Cache, Decoder};
 
 /// A student with the integration that it generates with.
@@ -19,7 +18,7 @@ pub struct StudentDecoder<'a> {
 /// Keys and values of the teacher's layers, and of every velocity evaluation along the flow.
 pub struct StudentCache {
     layers: Cache,
-    evaluations: Vec<KvCache>,
+    evaluations: Vec<LayerCache>,
 }
 
 impl Decoder for StudentDecoder<'_> {
@@ -43,7 +42,7 @@ impl Decoder for StudentDecoder<'_> {
         let mut evaluation = 0;
         let field = |x: &Tensor, t: f64| {
             if evaluation == cache.evaluations.len() {
-                cache.evaluations.push(layer_cache());
+                cache.evaluations.push(LayerCache::default());
             }
             let memory = &mut cache.evaluations[evaluation];
             evaluation += 1;

@@ -6,7 +6,6 @@ mod fold;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, TensorId, Var};
-use candle_nn::kv_cache::KvCache;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -25,6 +24,7 @@ use super::on_processor::{self, OnProcessor};
 use super::time::{FREQUENCIES, Modulation, TimeConditioning, instant};
 use crate::ode;
 use crate::ops;
+use crate::pythia::cache::LayerCache;
 use crate::pythia::{Affine, Config, Layer, LayerContext, Pythia};
 
 /// `u(x, t) = α₁⊙Attn(mod₁(x)) + α₂⊙MLP(mod₂(x))` with `mod_i(x) = LN_i(x)⊙(1+γ_i) + β_i`: a layer's
@@ -270,7 +270,7 @@ impl VelocityField {
     }
 
     /// The same for the next tokens after those that `cache` has seen at this evaluation; they join it.
-    pub(super) fn at_cached(&self, x: &Tensor, t: f64, cache: &mut KvCache) -> Result<Tensor> {
+    pub(super) fn at_cached(&self, x: &Tensor, t: f64, cache: &mut LayerCache) -> Result<Tensor> {
         let conditioned = self.condition(&instant(t, x.device())?)?;
         self.evaluate(x, &conditioned, &conditioned.modulation.gates, |context, qkv| {
             context.attend_cached(qkv, cache)

@@ -42,6 +42,10 @@ impl Decoder for Pythia {
     }
 
     fn step(&self, ids: &Tensor, cache: &mut Cache) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(logits) = self.step_on_card(ids, cache)? {
+            return Ok(logits);
+        }
         let x = self.embed_cached(ids, cache)?;
         let x = self.run_cached(&x, 0, self.layers().len(), cache)?;
         // Only the last position predicts something new.

@@ -1,8 +1,8 @@
 //! One residual layer of GPT-NeoX.
 
 use candle_core::{Device, Result, Tensor};
-use candle_nn::kv_cache::KvCache;
 
+use super::cache::LayerCache;
 use super::{Affine, Config, Norm};
 use crate::ops::{self, Activation, Rotary};
 
@@ -73,12 +73,18 @@ impl LayerContext {
         ops::frozen::frozen(x, &weights, &setting, parallel)
     }
 
+    #[cfg(feature = "cuda")]
+    pub(super) fn on_card(&self) -> ops::cuda::LayerSetting {
+        let Self { heads, eps, parallel, activation, rotary } = self.clone();
+        ops::cuda::LayerSetting { rotary, heads, eps, activation, parallel }
+    }
+
     /// The same for the next T tokens after those that `cache` has seen; they join it.
     ///
     /// # Shapes
     /// as [`attend`](Self::attend).
-    pub fn attend_cached(&self, qkv: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
-        let start = cache.current_seq_len();
+    pub fn attend_cached(&self, qkv: &Tensor, cache: &mut LayerCache) -> Result<Tensor> {
+        let start = cache.seen();
         let (q, k, v) = ops::attention::split(qkv, &self.rotary, self.heads, start)?;
         let (k, v) = cache.append(&k, &v)?;
         ops::attention::attend(&q, &k, &v)
@@ -151,6 +157,14 @@ impl Layer {
         }
     }
 
+    /// Every weight, in a fixed order.
+    #[cfg(feature = "cuda")]
+    pub(super) fn operands(&self) -> impl Iterator<Item = &Tensor> {
+        let ops::frozen::LayerWeights { norms, maps } = self.weights();
+        let norms = norms.into_iter().flat_map(|(scale, shift)| [scale, shift]);
+        norms.chain(maps.into_iter().flat_map(|(weight, bias)| std::iter::once(weight).chain(bias)))
+    }
+
     /// The same layer with each weight replaced by what `f` makes of it.
     pub fn map(&self, f: &mut impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self {
@@ -218,22 +232,29 @@ impl Layer {
     }
 
     #[cfg(feature = "cuda")]
-    fn on_card(&self, context: &LayerContext) -> (ops::cuda::LayerWeights, ops::cuda::LayerSetting) {
+    pub(super) fn on_card(
+        &self,
+        context: &LayerContext,
+    ) -> (ops::cuda::LayerWeights, ops::cuda::LayerSetting) {
         let norms = [&self.input_layernorm, &self.post_attention_layernorm];
         let maps = [&self.query_key_value, &self.dense, &self.dense_h_to_4h, &self.dense_4h_to_h];
         let weights = ops::cuda::LayerWeights {
             norms: norms.map(|norm| (norm.weight.clone(), norm.bias.clone())),
             maps: maps.map(|map| (map.weight.clone(), map.bias.clone())),
         };
-        let LayerContext { heads, eps, parallel, activation, rotary } = context.clone();
-        (weights, ops::cuda::LayerSetting { rotary, heads, eps, activation, parallel })
+        (weights, context.on_card())
     }
 
     /// The same for the next T tokens after those that `cache` has seen; they join it.
     ///
     /// # Shapes
     /// `x` (B, T, D), result the same.
-    pub fn forward_cached(&self, x: &Tensor, context: &LayerContext, cache: &mut KvCache) -> Result<Tensor> {
+    pub fn forward_cached(
+        &self,
+        x: &Tensor,
+        context: &LayerContext,
+        cache: &mut LayerCache,
+    ) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Some(y) =
             self.forward_on_card(x, context, Some(&mut |qkv| context.attend_cached(qkv, cache)))?
@@ -261,7 +282,7 @@ impl Layer {
         &self,
         normal: &Tensor,
         context: &LayerContext,
-        cache: &mut KvCache,
+        cache: &mut LayerCache,
     ) -> Result<Tensor> {
         self.dense.forward(&context.attend_cached(&self.query_key_value.forward(normal)?, cache)?)
     }

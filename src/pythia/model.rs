@@ -12,6 +12,8 @@ use super::{Cache, Config, Layer, LayerContext, Norm, checkpoint, hub, tokenizer
 use crate::ops::{self, Rotary};
 
 mod checks;
+#[cfg(feature = "cuda")]
+pub(super) mod decode;
 #[cfg(test)]
 mod tests;
 
@@ -206,7 +208,7 @@ impl Pythia {
         self.check_length(seen)?;
         let mut x = x.clone();
         for (layer, cache) in self.layers[from..to].iter().zip(&mut cache.layers[from..to]) {
-            self.check_length(cache.current_seq_len() + x.dim(1)?)?;
+            self.check_length(cache.seen() + x.dim(1)?)?;
             x = layer.forward_cached(&x, &self.context, cache)?;
         }
         Ok(x)

@@ -1,6 +1,6 @@
 //! Choosing the next token.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -62,14 +62,14 @@ impl Sampler {
     /// Logits that are empty, NaN or infinitely large.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
         ensure!(!logits.is_empty(), "there are no logits to choose from");
-        let broken = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY);
-        ensure!(broken.is_none(), "the model's logits hold NaN or infinity, so no token can be chosen");
+        let largest = first_largest(logits)
+            .context("the model's logits hold NaN or infinity, so no token can be chosen")?;
+        if self.temperature == 0.0 {
+            return Ok(largest as u32);
+        }
         // Descending by logit, equal ones by id, so that ties do not depend on the sort.
         let mut order: Vec<usize> = (0..logits.len()).collect();
         let descending = |&i: &usize, &j: &usize| logits[j].total_cmp(&logits[i]).then(i.cmp(&j));
-        if self.temperature == 0.0 {
-            return Ok(order.into_iter().min_by(descending).unwrap_or(0) as u32);
-        }
         if let Some(k) = self.top_k.filter(|&k| k < order.len()) {
             order.select_nth_unstable_by(k, descending);
             order.truncate(k);
@@ -96,6 +96,27 @@ impl Sampler {
         // Rounding can leave a sliver; it belongs to the most likely token.
         0
     }
+}
+
+/// The first index of the largest logit; `None` where one is NaN or infinitely large.
+fn first_largest(logits: &[f32]) -> Option<usize> {
+    const BLOCK: usize = 64;
+    let (mut first, mut largest) = (0, f32::NEG_INFINITY);
+    for (i, block) in logits.chunks(BLOCK).enumerate() {
+        // Few blocks hold anything larger. This has no early end, so that many are compared at a time.
+        if !block.iter().fold(false, |any, logit| any | (*logit > largest) | logit.is_nan()) {
+            continue;
+        }
+        for (j, &logit) in block.iter().enumerate() {
+            if logit.is_nan() || logit == f32::INFINITY {
+                return None;
+            }
+            if logit > largest {
+                (first, largest) = (i * BLOCK + j, logit);
+            }
+        }
+    }
+    Some(first)
 }
 
 /// How many of the descending weights it takes to reach the share `p` of their sum.
@@ -146,6 +167,22 @@ mod tests {
             let mut sampler = Sampler::new(&Sampling { temperature, ..Sampling::default() }).unwrap();
             assert_eq!(sampler.choose(&LOGITS).unwrap(), 1);
             assert_eq!(sampler.choose(&[1.0, 3.0, 3.0]).unwrap(), 1);
+            assert_eq!(sampler.choose(&[f32::NEG_INFINITY; 3]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn greedy_finds_the_first_largest_and_what_is_broken_anywhere() {
+        let mut sampler = Sampler::new(&Sampling::default()).unwrap();
+        for place in [0, 1, 63, 64, 65, 127, 128, 200, 300] {
+            let mut logits: Vec<f32> = (0..301).map(|i| (i as f32).sin()).collect();
+            logits[300] = 2.0;
+            logits[place] = 2.0;
+            assert_eq!(sampler.choose(&logits).unwrap(), place as u32);
+            for broken in [f32::NAN, -f32::NAN, f32::INFINITY] {
+                logits[place] = broken;
+                assert!(sampler.choose(&logits).is_err(), "{broken} at {place}");
+            }
         }
     }
 

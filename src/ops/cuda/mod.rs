@@ -9,6 +9,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod attention_one;
+mod decode;
 mod divergence;
 mod embedding;
 mod field;
@@ -34,6 +35,7 @@ mod unembedding;
 mod widen;
 
 pub use adamw::{ClippedSlot, clipped_adamw};
+pub use decode::{ModelWeights, TokenStep};
 pub use field::{Base, FieldSetting, Stage, walk};
 pub use layer::{Attend, LayerSetting, LayerWeights, layer};
 pub use low_rank::Factors;

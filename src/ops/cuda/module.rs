@@ -34,6 +34,7 @@ sources! {
     ATTENTION_HOPPER_BACKWARD = "attention_hopper_backward";
     ATTENTION_INNER = "attention_inner";
     ATTENTION_ONE = "attention_one";
+    DECODE = "decode";
     DIVERGENCE = "divergence";
     EMBEDDING = "embedding";
     FIELD = "field";
