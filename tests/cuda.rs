@@ -293,7 +293,8 @@ fn lookups_casts_and_straight_paths() -> Result<()> {
     Ok(())
 }
 
-/// The same update where the card makes its matrices orthogonal in bf16.
+/// The same update where the card makes its matrices orthogonal in bf16. The iteration multiplies small singular values, and the
+/// rounding in their directions, up to 480 times, so directions are compared and not numbers.
 #[test]
 fn muon() -> anyhow::Result<()> {
     let Some(card) = card() else { return Ok(()) };
@@ -317,8 +318,14 @@ fn muon() -> anyhow::Result<()> {
         Ok(parameters.iter().zip(&start).map(change).collect::<Result<_>>()?)
     };
     for (i, (found, expected)) in moved(&card)?.iter().zip(moved(&Device::Cpu)?).enumerate() {
-        let error = distance(found, &expected)?;
-        assert!(error <= 3e-2, "parameter {i}: its change is off by {error:e}");
+        let inner = |a: &Tensor, b: &Tensor| Ok((a * b)?.sum_all()?.to_scalar::<f32>()?) as Result<f32>;
+        let (size, other) = (inner(found, found)?.sqrt(), inner(&expected, &expected)?.sqrt());
+        let cosine = inner(found, &expected)? / (size * other);
+        assert!(cosine > 0.99, "parameter {i}: its change points elsewhere: cosine {cosine}");
+        assert!(
+            (size / other - 1.0).abs() < 0.02,
+            "parameter {i}: its change has the size {size}, not {other}"
+        );
     }
     Ok(())
 }

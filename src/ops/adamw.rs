@@ -1,6 +1,6 @@
 //! One AdamW update (Loshchilov & Hutter, arXiv 1711.05101) and the global gradient norm.
 
-use candle_core::{DType, Result, Tensor, Var};
+use candle_core::{D, DType, Result, Tensor, Var};
 use rayon::prelude::*;
 
 use super::kernel::{self, GRAIN, lane_sum, with_elements, with_elements_mut};
@@ -74,7 +74,10 @@ pub fn squared_norm(gradient: &Tensor) -> Result<f64> {
             Ok(parts.iter().sum())
         });
     }
-    Ok(f64::from(gradient.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()?))
+    let squares = gradient.to_dtype(DType::F32)?.sqr()?;
+    // Row by row first: one block of a card adds up a whole tensor, and the others look on.
+    let sums = if squares.rank() > 1 { squares.sum(D::Minus1)? } else { squares };
+    Ok(f64::from(sums.sum_all()?.to_scalar::<f32>()?))
 }
 
 impl Update {

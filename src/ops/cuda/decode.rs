@@ -11,7 +11,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaSlice, DevicePtr}
 use candle_core::{CudaDevice, DType, Result, Tensor};
 
 use super::layer::{LayerSetting, LayerWeights};
-use super::memory::{Buffer, address, device, name};
+use super::memory::{Buffer, address, alone, device, name};
 use super::module::launch;
 use crate::ops::Activation;
 
@@ -206,7 +206,7 @@ impl TokenStep {
 
     /// The launches as a graph, none of them executed; `None` where the driver refuses.
     fn capture(&self) -> Option<Graph> {
-        let stream = self.device.cuda_stream();
+        let (stream, _alone) = (self.device.cuda_stream(), alone());
         // What other threads ask of the driver meanwhile is no concern of this capture.
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).ok()?;
         let launched = self.launch();

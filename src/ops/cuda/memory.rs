@@ -1,6 +1,7 @@
 //! Opening a device, and buffers on it.
 
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::sys::{
@@ -18,6 +19,7 @@ use candle_core::{CudaDevice, DType, Device, Result, Shape, Storage, Tensor, bai
 /// neither events nor synchronisation are needed; and memory once had is kept, since to give it back at every
 /// synchronisation costs more than a step.
 pub fn open(number: usize) -> Result<Device> {
+    let _alone = alone();
     let device = Device::new_cuda_with_stream(number)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: there is one stream only.
@@ -27,6 +29,13 @@ pub fn open(number: usize) -> Result<Device> {
     // SAFETY: the attribute is a u64, read during the call.
     unsafe { cuMemPoolSetAttribute(pool(cuda)?, threshold, (&raw mut everything).cast()) }.result().w()?;
     Ok(device)
+}
+
+/// Held while a device is opened and while a stream is captured: the one waits for all streams, which the driver refuses during
+/// the other.
+pub(super) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Memory of tensors on a card since a moment, as its pool counts it.
