@@ -35,6 +35,8 @@ local options = lft.options{
   store      = {"bf16", "format the weights are written in"},
   windows    = {64, "held-out windows during the training"},
   valid_every = {0, "steps between two held-out losses; 20 losses when 0"},
+  checkpoint = {"", "folder for checkpoints, from which the same command goes on; none when empty"},
+  checkpoint_every = {1000, "steps between two checkpoints"},
   output     = {"models/pretrained", "folder for the model"},
   name       = {"pretrain", "name of the run"},
 }
@@ -69,12 +71,14 @@ local fresh = lft.pythia.new{size = options.size, tokenizer = known, context = o
 print(("%s\n%d training tokens, %.1f epochs"):format(
   fresh, #train, options.steps * options.batch * options.seq_len / #train))
 
+local saved = options.checkpoint ~= ""
 local model, result = lft.train.pretrain(fresh, {
   data = train, valid = valid, valid_windows = options.windows,
   valid_every = options.valid_every > 0 and options.valid_every or nil,
   steps = options.steps, batch = options.batch, accumulate = options.accumulate, dtype = options.dtype,
   optimizer = options.optimizer, lr = options.lr, warmup = options.warmup, final_lr = options.final_lr,
   weight_decay = options.weight_decay, clip = options.clip, ema = options.ema > 0 and options.ema or nil, run = run,
+  checkpoint = saved and {dir = options.checkpoint, every = options.checkpoint_every} or nil, resume = saved or nil,
 })
 
 model = model:to{dtype = options.store}

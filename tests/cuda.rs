@@ -294,7 +294,8 @@ fn lookups_casts_and_straight_paths() -> Result<()> {
 }
 
 /// The same update where the card makes its matrices orthogonal in bf16. The iteration multiplies small singular values, and the
-/// rounding in their directions, up to 480 times, so directions are compared and not numbers.
+/// rounding in their directions, up to 480 times, so directions are compared and not numbers; and its coefficients, up to 4.8 and
+/// rounded to 2⁻⁹, cancel to 0.7, so sizes are off by a few hundredths.
 #[test]
 fn muon() -> anyhow::Result<()> {
     let Some(card) = card() else { return Ok(()) };
@@ -323,7 +324,7 @@ fn muon() -> anyhow::Result<()> {
         let cosine = inner(found, &expected)? / (size * other);
         assert!(cosine > 0.99, "parameter {i}: its change points elsewhere: cosine {cosine}");
         assert!(
-            (size / other - 1.0).abs() < 0.02,
+            (size / other - 1.0).abs() < 0.05,
             "parameter {i}: its change has the size {size}, not {other}"
         );
     }

@@ -81,7 +81,7 @@ fn a_text_becomes_a_model_that_loads_and_predicts() {
     // Prepared tokens feed the same script, with their own tokenizer.
     fs::write(path.join("parts.txt"), text[..end].replace("\n\n", "\n\n<|endoftext|>")).unwrap();
     run(&["data", "prepare", "parts.txt", "--tokenizer", "model", "--output", "parts", "--holdout", "0.2"]);
-    let stdout = train(&[
+    let muon = [
         "--data",
         "parts",
         "--steps",
@@ -94,6 +94,21 @@ fn a_text_becomes_a_model_that_loads_and_predicts() {
         "bf16",
         "--optimizer",
         "muon",
-    ]);
+        "--checkpoint",
+        "saved",
+    ];
+    let stdout = train(&muon);
     assert!(stdout.contains("128 tokens in"), "{stdout}");
+    // The same command finds its last checkpoint and has nothing left to do.
+    let files = || {
+        let names = fs::read_dir(path.join("saved")).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    let before = files();
+    let again = train(&muon);
+    let losses = |text: &str| text.lines().find_map(|line| Some(line.split_once(": loss ")?.1.to_owned()));
+    assert_eq!(losses(&again), losses(&stdout));
+    assert!(losses(&again).is_some() && files() == before, "{again}");
 }

@@ -16,8 +16,8 @@ pub(super) fn elementwise(n: usize, vector: usize) -> ((u32, u32, u32), (u32, u3
     ((n.div_ceil(THREADS as usize * vector) as u32, 1, 1), (THREADS, 1, 1))
 }
 
-/// The kernel's number for it.
-fn number(activation: Activation) -> i32 {
+/// Its number in `activate.cuh`.
+pub(super) fn number(activation: Activation) -> i32 {
     match activation {
         Activation::Gelu => 0,
         Activation::GeluNew | Activation::GeluFast => 1,

@@ -10,10 +10,10 @@ use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, C
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaSlice, DevicePtr};
 use candle_core::{CudaDevice, DType, Result, Tensor};
 
+use super::activation::number;
 use super::layer::{LayerSetting, LayerWeights};
 use super::memory::{Buffer, address, alone, device, name};
 use super::module::launch;
-use crate::ops::Activation;
 
 /// Threads of a block of products, and the rows that it computes at a time.
 const THREADS: u32 = 256;
@@ -423,14 +423,4 @@ impl Size {
 /// Address of a map's bias, 0 where it has none.
 fn bias((_, bias): &(Tensor, Option<Tensor>)) -> Result<u64> {
     bias.as_ref().map_or(Ok(0), address)
-}
-
-/// The kernel's number for it.
-fn number(activation: Activation) -> i32 {
-    match activation {
-        Activation::Gelu => 0,
-        Activation::GeluNew | Activation::GeluFast => 1,
-        Activation::Relu => 2,
-        Activation::Silu => 3,
-    }
 }

@@ -52,7 +52,6 @@ pub(super) struct Product {
 /// What determines cuBLASLt's choice of algorithm.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
-    device: usize,
     size: (usize, usize, usize),
     transposed: (bool, bool),
     dtypes: (DType, DType),
@@ -79,6 +78,7 @@ struct Library {
 // SAFETY: cuBLASLt handles and descriptions may be used from any thread, one at a time, which the lock sees to.
 unsafe impl Send for Library {}
 
+/// By stream, which each of them keeps alive: products of two streams run at once and must not share a workspace.
 static LIBRARIES: LazyLock<Mutex<HashMap<usize, Library>>> = LazyLock::new(Mutex::default);
 
 fn kind(dtype: DType) -> Result<cudaDataType_t> {
@@ -102,9 +102,9 @@ fn failed(product: &Product) -> impl Fn(CublasError) -> candle_core::Error {
 impl Product {
     /// Queues the product on the device's stream.
     pub fn run(&self, device: &CudaDevice) -> Result<()> {
-        let ordinal = device.cuda_stream().context().ordinal();
+        let stream = device.cuda_stream().cu_stream() as usize;
         let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-        let library = match libraries.entry(ordinal) {
+        let library = match libraries.entry(stream) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let handle = lt::create_handle().map_err(failed(self))?;
@@ -112,7 +112,7 @@ impl Product {
                 entry.insert(Library { handle, workspace, plans: HashMap::new() })
             }
         };
-        let key = self.key(ordinal);
+        let key = self.key();
         if !library.plans.contains_key(&key) {
             let mut plan = self.plan(library.handle, key.alignment).map_err(failed(self))?;
             let (m, k, n) = self.size;
@@ -167,11 +167,10 @@ impl Product {
         .map_err(failed(self))
     }
 
-    fn key(&self, device: usize) -> Key {
+    fn key(&self) -> Key {
         let addresses = [Some(self.a.address), Some(self.b.address), Some(self.out), self.bias, self.added];
         let aligned = |address: u64| 1 << address.trailing_zeros().min(8);
         Key {
-            device,
             size: self.size,
             transposed: (self.a.transposed, self.b.transposed),
             dtypes: (self.dtype, self.out_dtype),

@@ -108,8 +108,8 @@ impl Layer {
         let chunks = Chunks::of_rows(rows, self.groups);
         let partial = chunks.partial(device, 4 * d)?;
         let (widest, vector) = match d {
-            ..=1024 => (1024, 4),
-            ..=2048 => (2048, 4),
+            0..=1024 => (1024, 4),
+            1025..=2048 => (2048, 4),
             _ => (8192, 8),
         };
         launch!(

@@ -18,7 +18,7 @@ const ROUNDS: usize = 5;
 /// Products of a turn.
 const REPEATS: usize = 4;
 /// A gain below this share is noise.
-const WORTH: f32 = 0.01;
+const WORTH: f32 = 0.02;
 
 /// The fastest of `proposals` for a product of `n` elements of `dtype`; `queue` computes it with an algorithm into a device
 /// address. The first proposal where there is no memory to try the others.
