@@ -50,7 +50,7 @@ pub fn frozen(
     with_all(&tensors, |slices| {
         let mut slices = slices.iter().copied();
         let mut chain: Vec<View<'_>> = layers.iter().filter_map(|layer| layer.view(&mut slices)).collect();
-        let sequences = Sequences { batch, tokens };
+        let sequences = Sequences { batch, tokens, width };
         let splits = splits(&chain, sequences.tasks());
         for (layer, splits) in chain.iter_mut().zip(&splits) {
             layer.maps.iter_mut().zip(splits).for_each(|(map, split)| map.split = split.as_ref());

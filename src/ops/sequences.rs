@@ -11,6 +11,12 @@ use super::kernel::all_threads;
 /// Rows of a task whose examples are shorter: products of few rows spend their time on the weights.
 const ROWS: usize = 256;
 
+/// Widest rows of which a batch that would be one task makes two: threads that share out the products of narrow rows wait for
+/// each other longer than they multiply.
+const NARROW: usize = 256;
+/// Fewest rows of such a batch.
+const WORTH_TWO: usize = 128;
+
 /// A batch of sequences as rows, one a token.
 #[derive(Clone, Copy)]
 pub(super) struct Sequences {
@@ -18,12 +24,17 @@ pub(super) struct Sequences {
     pub batch: usize,
     /// Tokens of each.
     pub tokens: usize,
+    /// Numbers of a row.
+    pub width: usize,
 }
 
 impl Sequences {
     /// Sequences of a task; the last task may have fewer.
     pub fn of_a_task(self) -> usize {
-        (ROWS / self.tokens.max(1)).clamp(1, self.batch.max(1))
+        let Self { batch, tokens, width } = self;
+        let most = (ROWS / tokens.max(1)).clamp(1, batch.max(1));
+        let divisible = most == batch && width <= NARROW && batch * tokens >= WORTH_TWO;
+        if divisible { batch.div_ceil(2) } else { most }
     }
 
     /// Rows of a task.
@@ -76,10 +87,18 @@ mod tests {
 
     #[test]
     fn tasks_hold_whole_sequences_and_enough_rows() {
-        let of_a_task = |batch, tokens| Sequences { batch, tokens }.of_a_task();
+        let of_a_task = |batch, tokens| Sequences { batch, tokens, width: 512 }.of_a_task();
         assert_eq!([of_a_task(8, 256), of_a_task(8, 300), of_a_task(8, 1)], [1, 1, 8]);
-        assert_eq!([of_a_task(64, 32), of_a_task(3, 100)], [8, 2]);
-        assert_eq!(Sequences { batch: 64, tokens: 32 }.rows(), 256);
+        assert_eq!([of_a_task(64, 32), of_a_task(3, 100), of_a_task(2, 128)], [8, 2, 2]);
+        assert_eq!(Sequences { batch: 64, tokens: 32, width: 512 }.rows(), 256);
+    }
+
+    #[test]
+    fn a_small_batch_of_narrow_rows_makes_two_tasks() {
+        let of_a_task = |batch, tokens| Sequences { batch, tokens, width: 128 }.of_a_task();
+        assert_eq!([of_a_task(2, 128), of_a_task(3, 64), of_a_task(5, 50)], [1, 2, 3]);
+        // One sequence cannot be divided, a few rows are not worth it, and larger batches make tasks enough.
+        assert_eq!([of_a_task(1, 256), of_a_task(2, 60), of_a_task(8, 64)], [1, 2, 4]);
     }
 
     #[test]

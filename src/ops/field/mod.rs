@@ -183,7 +183,7 @@ impl Evaluation {
     /// How the rows of x are shared out, and the elements of a task.
     fn sequences(&self, x: &[f32]) -> (Sequences, usize) {
         let tokens = self.sizes.tokens;
-        let sequences = Sequences { batch: x.len() / (tokens * self.width), tokens };
+        let sequences = Sequences { batch: x.len() / (tokens * self.width), tokens, width: self.width };
         (sequences, sequences.rows() * self.width)
     }
 
