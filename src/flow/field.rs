@@ -1,6 +1,6 @@
 //! What flow matching and flow walking need of a velocity field.
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 
 use crate::ops;
 
@@ -41,7 +41,8 @@ pub trait Field {
     /// # Shapes
     /// as [`velocity`](Self::velocity), with `d` like `t`.
     fn scaled_velocity(&self, x: &Tensor, t: &Tensor, d: &Tensor) -> anyhow::Result<Tensor> {
-        Ok(per_example(&self.velocity(x, t)?, d)?)
+        let u = self.velocity(x, t)?;
+        Ok(ops::scale(&u, &d.to_dtype(u.dtype())?)?)
     }
 
     /// `base + c·d⊙u(x, t)`: what a solver's step adds up.
@@ -98,9 +99,4 @@ impl<F: Fn(&Tensor, &Tensor) -> anyhow::Result<Tensor>> Field for F {
 /// `base + c·u`.
 pub(super) fn sum(base: &Tensor, u: Tensor, c: f64) -> anyhow::Result<Tensor> {
     Ok(if c == 1.0 { (base + u)? } else { (base + (u * c)?)? })
-}
-
-/// `x` (B, T, D) with each example multiplied by its own factor (B).
-pub(super) fn per_example(x: &Tensor, factor: &Tensor) -> Result<Tensor> {
-    ops::scale(x, &factor.to_dtype(x.dtype())?)
 }

@@ -236,11 +236,10 @@ impl Layer {
         &self,
         context: &LayerContext,
     ) -> (ops::cuda::LayerWeights, ops::cuda::LayerSetting) {
-        let norms = [&self.input_layernorm, &self.post_attention_layernorm];
-        let maps = [&self.query_key_value, &self.dense, &self.dense_h_to_4h, &self.dense_4h_to_h];
+        let ops::frozen::LayerWeights { norms, maps } = self.weights();
         let weights = ops::cuda::LayerWeights {
-            norms: norms.map(|norm| (norm.weight.clone(), norm.bias.clone())),
-            maps: maps.map(|map| (map.weight.clone(), map.bias.clone())),
+            norms: norms.map(|(scale, shift)| (scale.clone(), shift.clone())),
+            maps: maps.map(|(weight, bias)| (weight.clone(), bias.cloned())),
         };
         (weights, context.on_card())
     }
